@@ -1,0 +1,152 @@
+"""Gymnasium environments of the members: plain single ones, stepped side by side.
+
+No vector environment and no autoreset: the next observation of a transition is always the one that the step returned.
+Actions are in [-1, 1] outside and rescaled to the environment's bounds here.
+"""
+
+import difflib
+import hashlib
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from evolute.errors import UserError
+
+FINGERPRINT_STEPS = 200
+
+
+class Shape(NamedTuple):
+    """What the networks need to know of an environment."""
+
+    observations: int
+    actions: int
+
+
+class Step(NamedTuple):
+    """What one environment step returns."""
+
+    obs: np.ndarray  # [O] float32
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+class Environment:
+    """One environment with flat float32 observations [O] and actions [A] in [-1, 1]."""
+
+    def __init__(self, env_id: str):
+        """Make it; raises UserError where it is unknown, cannot be made, or has spaces that TD3 cannot use."""
+        self._env = _make(env_id)
+        self.shape = _checked_shape(env_id, self._env)
+        space = self._env.action_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        self.low = space.low.astype(np.float64)
+        self.high = space.high.astype(np.float64)
+        self._dtype = space.dtype
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        """Start an episode and return its first observation [O]; a seed also restarts the environment's own randomness."""
+        with _quiet():
+            obs, _ = self._env.reset(seed=seed)
+        return self._flat(obs)
+
+    def step(self, action: np.ndarray) -> Step:
+        """Take an action [A] in [-1, 1]."""
+        unit = action.astype(np.float64)
+        scaled = (self.low + (unit + 1.0) * 0.5 * (self.high - self.low)).astype(self._dtype)
+        obs, reward, terminated, truncated, _ = self._env.step(scaled)
+        return Step(self._flat(obs), float(reward), bool(terminated), bool(truncated))
+
+    def close(self) -> None:
+        """Release what the environment holds."""
+        self._env.close()
+
+    @staticmethod
+    def _flat(obs: Any) -> np.ndarray:
+        return np.asarray(obs, np.float32).reshape(-1)
+
+
+def _make(env_id: str) -> gymnasium.Env:
+    try:
+        with _quiet():
+            # The checker wraps every step in tests that cost more than some environments do.
+            return gymnasium.make(env_id, disable_env_checker=True)
+    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound):
+        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1, cutoff=0.4)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(f"unknown environment {env_id!r}{hint}; Gymnasium must know its id.") from None
+    except Exception as error:
+        message = str(error).strip().splitlines()
+        raise UserError(
+            f"the environment {env_id!r} cannot be created; its own message: {message[0] if message else type(error).__name__!r}."
+        ) from error
+
+
+def _checked_shape(env_id: str, env: gymnasium.Env) -> Shape:
+    actions, observations = env.action_space, env.observation_space
+    if not isinstance(actions, gymnasium.spaces.Box):
+        raise UserError(
+            f"the environment {env_id!r} has {_kind(actions)} actions; TD3 needs continuous ones (a Box), "
+            "so choose another environment or wrap this one."
+        )
+    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()) or actions.low.ndim != 1:
+        raise UserError(
+            f"the environment {env_id!r} has the action space {actions}; it must be flat and bounded on both sides, "
+            "so wrap it with gymnasium.wrappers.RescaleAction or a bounded Box."
+        )
+    if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
+        raise UserError(
+            f"the environment {env_id!r} has the observation space {observations}; it must be a flat Box, "
+            "so wrap it with gymnasium.wrappers.FlattenObservation."
+        )
+    return Shape(int(np.prod(observations.shape)), int(np.prod(actions.shape)))
+
+
+def _kind(space: gymnasium.Space) -> str:
+    return "discrete" if isinstance(space, gymnasium.spaces.Discrete) else type(space).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Gymnasium's advice to prefer newer task versions: the v4 tasks are chosen on purpose."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
+        yield
+
+
+def physics_fingerprint(env_id: str) -> str:
+    """Return a hash of a seeded rollout: equal exactly where the environment computes the same numbers.
+
+    The engine's version changes what "v4" means, so a task's name does not tell which physics made a result.
+    """
+    environment = Environment(env_id)
+    digest = hashlib.sha256()
+    rng = np.random.default_rng(0)
+    digest.update(environment.reset(seed=0).tobytes())
+    for _ in range(FINGERPRINT_STEPS):
+        step = environment.step(rng.uniform(-1.0, 1.0, environment.shape.actions).astype(np.float32))
+        digest.update(step.obs.tobytes())
+        digest.update(np.float64(step.reward).tobytes())
+        if step.terminated or step.truncated:
+            digest.update(environment.reset().tobytes())
+    environment.close()
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides a run's numbers."""
+    import importlib.metadata
+
+    packages = ("evolute", "jax", "jaxlib", "optax", "numpy", "gymnasium", "mujoco")
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,77 @@
+"""Multilayer perceptrons as plain functions of their parameters, and the tape that curvature methods read.
+
+Axes: B samples, i inputs and o outputs of a layer. Hidden units are rectified; the output is linear, and whoever needs a bounded
+output (the actor) applies tanh itself. docs/maths.md, E5.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Layer(NamedTuple):
+    """One affine layer, z = a w + b."""
+
+    w: jax.Array  # [i, o]
+    b: jax.Array  # [o]
+
+
+MLP = tuple[Layer, ...]
+
+
+def init(key: jax.Array, sizes: Sequence[int]) -> MLP:
+    """Return an MLP with the given layer sizes [input, hidden..., output].
+
+    Weights and biases are uniform in ±1/sqrt(fan-in): PyTorch's default, which CleanRL and SB3 train from. The key is consumed.
+    """
+    layers = []
+    for layer_key, i, o in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True):
+        key_w, key_b = jax.random.split(layer_key)
+        bound = i**-0.5
+        layers.append(
+            Layer(
+                jax.random.uniform(key_w, (i, o), minval=-bound, maxval=bound),
+                jax.random.uniform(key_b, (o,), minval=-bound, maxval=bound),
+            )
+        )
+    return tuple(layers)
+
+
+def forward(mlp: MLP, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Return the output [B, o] and the input of every layer, each [B, i]."""
+    inputs = []
+    for n, layer in enumerate(mlp):
+        inputs.append(x)
+        x = x @ layer.w + layer.b
+        if n < len(mlp) - 1:
+            x = jax.nn.relu(x)
+    return x, tuple(inputs)
+
+
+def apply(mlp: MLP, x: jax.Array) -> jax.Array:
+    """Return the output [B, o] for inputs [B, i]."""
+    return forward(mlp, x)[0]
+
+
+def pull_back(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
+    """Pull a cotangent of the output [B, o] back to every layer's pre-activation, each [B, o_l] (maths.md E5)."""
+    pulled = [cotangent]
+    for layer, x in zip(mlp[:0:-1], inputs[:0:-1], strict=True):
+        # The next layer's input is the rectified pre-activation: positive exactly where the derivative is one.
+        pulled.append((pulled[-1] @ layer.w.T) * (x > 0))
+    return tuple(reversed(pulled))
+
+
+def pull_back_to_input(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> jax.Array:
+    """Pull a cotangent of the output [B, o] back to the network's input [B, i]."""
+    return pull_back(mlp, inputs, cotangent)[0] @ mlp[0].w.T
+
+
+def gradients(inputs: tuple[jax.Array, ...], pulled: tuple[jax.Array, ...], weights: jax.Array) -> MLP:
+    """Return Σ_n weights_n ā_n g_nᵀ for every layer: the gradient when `pulled` holds the losses' cotangents (E5)."""
+    return tuple(
+        Layer(x.T @ weighted, weighted.sum(0))
+        for x, weighted in zip(inputs, (g * weights[:, None] for g in pulled), strict=True)
+    )

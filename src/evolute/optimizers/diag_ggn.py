@@ -1,0 +1,71 @@
+"""Diagonal Gauss-Newton: every parameter is scaled by its own curvature.
+
+References: the paper's equation 9; Dangel, Kunstner & Hennig 2019 (BackPACK's DiagGGNExact); docs/maths.md E7, E8.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolute.networks import MLP
+from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
+from evolute.optimizers.curvature import constrained_rate, diagonal
+
+
+@dataclass(frozen=True)
+class DiagGGNOptions:
+    """Options of one network's diagonal Gauss-Newton."""
+
+    learning_rate: float
+    """Step size."""
+    damping: float
+    """Added to every diagonal entry."""
+    clip: float = float("inf")
+    """Largest step, as root-mean-square change of the network's output as the diagonal predicts it; inf: no constraint."""
+    average: float = 0.0
+    """Decay of a bias-corrected moving average of the diagonal; 0 (the paper): the current batch alone."""
+    exact_tape: bool = False
+    """An actor's curvature from one pass per action dimension instead of one random combination of them."""
+
+
+class DiagGGNState(NamedTuple):
+    """One network's state; only a moving average needs one."""
+
+    weight: jax.Array  # []
+    diagonal: MLP
+
+
+def diag_ggn(options: DiagGGNOptions) -> Optimizer:
+    """Return θ ← θ - lr · g / (diagonal + damping) as an optimizer (E8)."""
+
+    def init(parameters: MLP) -> DiagGGNState | tuple[()]:
+        if options.average == 0.0:
+            return ()
+        return DiagGGNState(jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+
+    def update(
+        gradients: MLP, state: DiagGGNState | tuple[()], parameters: MLP, rates: Rates, tape: Tape, step: jax.Array
+    ) -> tuple[MLP, DiagGGNState | tuple[()], Contained]:
+        del parameters, step
+        curvature = diagonal(tape)
+        contained = nothing_contained()
+        if isinstance(state, DiagGGNState):
+            averaged = DiagGGNState(
+                options.average * state.weight + 1.0,
+                jax.tree.map(lambda old, new: options.average * old + new, state.diagonal, curvature),
+            )
+            finite = all_finite(averaged)
+            state = keep_if(finite, averaged, state)
+            weight = jnp.maximum(state.weight, 1.0)
+            curvature = jax.tree.map(lambda total: total / weight, state.diagonal)
+            contained = contained._replace(statistics=jnp.float32(~finite))
+        direction = jax.tree.map(lambda g, d: g / (d + rates.damping), gradients, curvature)
+        rate = constrained_rate(rates.learning_rate, direction, gradients, options.clip, tape)
+        updates = jax.tree.map(lambda d: -rate * d, direction)
+        finite = all_finite(updates)
+        updates = keep_if(finite, updates, jax.tree.map(jnp.zeros_like, updates))
+        return updates, state, contained._replace(steps=jnp.float32(~finite))
+
+    return Optimizer(init, update)

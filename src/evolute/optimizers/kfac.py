@@ -1,0 +1,165 @@
+"""K-FAC in two curvatures: `kfac` (Gauss-Newton, norm-constrained) and `kfac_empirical` (the paper's library).
+
+References:
+    Martens & Grosse 2015, arXiv 1503.05671 (factors, damping); Ba, Grosse & Martens 2017 (norm constraint); docs/maths.md E9-E17.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolute.networks import MLP, Layer
+from evolute.optimizers import factors
+from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
+from evolute.optimizers.curvature import constrained_rate, input_factor, output_factor
+from evolute.optimizers.factors import EigenPair, InversePair
+
+
+@dataclass(frozen=True)
+class KFACOptions:
+    """Options of one network's K-FAC."""
+
+    learning_rate: float
+    """Step size; effectively ten times that with the default momentum."""
+    damping: float
+    """Tikhonov damping λ of the curvature A ⊗ B."""
+    clip: float = float("inf")
+    """Largest step, as root-mean-square change of the network's output: a fraction of the targets' standard deviation for a
+    critic, of the action's unit for an actor. inf: no norm constraint."""
+    momentum: float = 0.9
+    """Heavy-ball momentum."""
+    average: float = 0.95
+    """Decay of the factors' moving average, per statistics step."""
+    statistics_every: int = 1
+    """Updates between two measurements of the factors."""
+    inverse_every: int = 10
+    """Updates between two inversions of the factors."""
+    burn_in: int = 10
+    """Batches that fill the factors before the first step after an initialisation."""
+    exact_damping: bool = False
+    """Damp A ⊗ B exactly, through eigenvectors, instead of factor by factor. Costs about three times a Cholesky inverse."""
+    exact_tape: bool = False
+    """An actor's curvature from one pass per action dimension instead of one random combination of them."""
+
+
+class KFACState(NamedTuple):
+    """One network's K-FAC state; tuples run over layers."""
+
+    # every statistics step
+    weight: jax.Array  # []: total weight in the moving averages, which corrects their bias (E10)
+    A: tuple[jax.Array, ...]  # [i+1, i+1]
+    B: tuple[jax.Array, ...]  # [o, o]
+    # every inverse step
+    roots: tuple[InversePair | EigenPair, ...]
+    # every step
+    velocity: tuple[jax.Array, ...]  # [i+1, o]: the last change of the parameters
+
+
+def homogeneous(layer: Layer) -> jax.Array:
+    """Return a layer's weights and, as the last row, its bias [i+1, o]."""
+    return jnp.concatenate([layer.w, layer.b[None]])
+
+
+def as_layer(matrix: jax.Array) -> Layer:
+    """Split a homogeneous matrix [i+1, o] into weights and bias."""
+    return Layer(matrix[:-1], matrix[-1])
+
+
+def gauss_newton(tape: Tape) -> tuple[jax.Array, ...]:
+    """Return the vectors whose outer products make the Gauss-Newton factor B, each [K, B, o]."""
+    return tape.sensitivities
+
+
+def empirical(tape: Tape) -> tuple[jax.Array, ...]:
+    """Return the vectors whose outer products make the empirical Fisher's factor B, each [1, B, o]."""
+    return tuple(g[None] for g in tape.gradients)
+
+
+def kfac(options: KFACOptions) -> Optimizer:
+    """K-FAC on the generalized Gauss-Newton matrix, with the norm constraint."""
+    return _kfac(options, gauss_newton, damp_scalars=False)
+
+
+def kfac_empirical(options: KFACOptions) -> Optimizer:
+    """K-FAC on the empirical Fisher matrix, as pytorch-kfac does: damps 1 x 1 factors too, no norm constraint by default."""
+    return _kfac(options, empirical, damp_scalars=True)
+
+
+def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer:
+    def init(parameters: MLP) -> KFACState:
+        matrices = tuple(homogeneous(layer) for layer in parameters)
+
+        def squares(axis: int) -> tuple[jax.Array, ...]:
+            return tuple(jnp.zeros((m.shape[axis],) * 2, m.dtype) for m in matrices)
+
+        def root(m: jax.Array) -> InversePair | EigenPair:
+            eye_A, eye_B = jnp.eye(m.shape[0], dtype=m.dtype), jnp.eye(m.shape[1], dtype=m.dtype)
+            if options.exact_damping:
+                return EigenPair(eye_A, jnp.ones(len(eye_A), m.dtype), eye_B, jnp.ones(len(eye_B), m.dtype))
+            return InversePair(eye_A, eye_B)
+
+        return KFACState(
+            weight=jnp.zeros((), matrices[0].dtype),
+            A=squares(0),
+            B=squares(1),
+            roots=tuple(root(m) for m in matrices),
+            velocity=tuple(jnp.zeros_like(m) for m in matrices),
+        )
+
+    def measure(state: KFACState, tape: Tape) -> tuple[KFACState, jax.Array]:
+        fresh_A = tuple(input_factor(x, tape.weights) for x in tape.inputs)
+        fresh_B = tuple(output_factor(v, tape.weights) for v in output_vectors(tape))
+
+        def average(old: jax.Array, new: jax.Array) -> jax.Array:
+            return options.average * old + new
+
+        measured = state._replace(
+            weight=options.average * state.weight + 1.0,
+            A=tuple(map(average, state.A, fresh_A)),
+            B=tuple(map(average, state.B, fresh_B)),
+        )
+        finite = all_finite((measured.A, measured.B))
+        return keep_if(finite, measured, state), jnp.float32(~finite)
+
+    def refresh(state: KFACState, damping: jax.Array) -> tuple[KFACState, jax.Array]:
+        # A state that has measured nothing yet keeps its initial roots: 0/0 would only be caught further down.
+        weight = jnp.maximum(state.weight, jnp.finfo(state.weight.dtype).tiny)
+        roots, failures = [], []
+        for A, B, previous in zip(state.A, state.B, state.roots, strict=True):
+            if isinstance(previous, EigenPair):
+                root, failed = factors.decompose(A / weight, B / weight, previous)
+            else:
+                root, failed = factors.invert(A / weight, B / weight, damping, previous, damp_scalars)
+            roots.append(root)
+            failures.append(failed)
+        return state._replace(roots=tuple(roots)), sum(failures, jnp.zeros((), jnp.float32))
+
+    def update(
+        gradients: MLP, state: KFACState, parameters: MLP, rates: Rates, tape: Tape, step: jax.Array
+    ) -> tuple[MLP, KFACState, Contained]:
+        del parameters
+        nothing = jnp.zeros((), jnp.float32)
+        state, lost = jax.lax.cond(
+            step % options.statistics_every == 0, lambda s: measure(s, tape), lambda s: (s, nothing), state
+        )
+        state, failed = jax.lax.cond(
+            step % options.inverse_every == 0, lambda s: refresh(s, rates.damping), lambda s: (s, nothing), state
+        )
+        matrices = tuple(homogeneous(layer) for layer in gradients)
+        directions = tuple(
+            factors.precondition_exactly(root, g, rates.damping)
+            if isinstance(root, EigenPair)
+            else factors.precondition(root, g)
+            for root, g in zip(state.roots, matrices, strict=True)
+        )
+        rate = constrained_rate(rates.learning_rate, directions, matrices, options.clip, tape)
+        velocity = tuple(options.momentum * v - rate * d for v, d in zip(state.velocity, directions, strict=True))
+        finite = all_finite(velocity)
+        # A broken velocity is forgotten; the factors and their inverses are finite already.
+        velocity = keep_if(finite, velocity, tuple(jnp.zeros_like(v) for v in velocity))
+        contained = nothing_contained()._replace(statistics=lost, inverses=failed, steps=jnp.float32(~finite))
+        return tuple(as_layer(v) for v in velocity), state._replace(velocity=velocity), contained
+
+    return Optimizer(init, update, options.burn_in, options.exact_tape)

@@ -1,0 +1,203 @@
+"""Where members live and how one program drives several of them: the only place that jits, maps, donates and places.
+
+A group is some members of one kind on one device, driven by one compiled program. On a CPU every member is a group of its own and
+the groups are dealt over CPU devices, because products of small matrices with a batch axis are slow there; on an accelerator a
+kind is one group and its members are a batch axis. Programs are dispatched without waiting, so one group's environments step
+while the others' updates run.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evolute import hyperparameters, td3
+from evolute.hyperparameters import Hyperparameters
+from evolute.replay import unpack
+from evolute.td3 import Algorithm, Learner, Report
+
+
+class Programs(NamedTuple):
+    """The compiled programs of a kind; every argument but the counters has a leading axis [M] of members."""
+
+    init: Any  # (keys) -> learners
+    act: Any  # (learners, obs [M, O], hyper, keys, tick) -> actions [M, A]
+    learn: Any  # (learners, reports, rows, weights, obs, hyper, keys, tick, step) -> (learners, reports, actions)
+    burn_in: Any  # (learners, rows, weights, hyper, keys, tick) -> learners
+    reset_optimizers: Any  # (learners) -> learners
+
+
+def use_all_cores(members: int) -> None:
+    """Ask JAX for a CPU device per core, as far as there are members for them; must come before JAX's first computation."""
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        jax.config.update("jax_num_cpu_devices", max(1, min(cores, members)))
+    except RuntimeError:
+        # JAX has started: its devices are what they are, and the run is only slower.
+        pass
+
+
+def make_programs(algorithm: Algorithm) -> Programs:
+    """Return the programs of one kind. They compile on first use, once per batch bucket and device."""
+
+    def act(learner: Learner, obs: jax.Array, hyper: Hyperparameters, key: jax.Array, tick: jax.Array) -> jax.Array:
+        return td3.explore(learner.actor, obs, hyper.exploration_noise, jax.random.fold_in(key, 2 * tick))
+
+    def batch(rows: jax.Array, weights: jax.Array):
+        return unpack(rows, weights, algorithm.observations, algorithm.actions)
+
+    def learn(learner, report, rows, weights, obs, hyper, key, tick, step):  # noqa: ANN001
+        learn_key = jax.random.fold_in(key, 2 * tick + 1)
+        learner, update = td3.learn(learner, batch(rows, weights), hyper, learn_key, step, algorithm)
+        # The next action comes with the update: one call per step, and the freshest policy acts.
+        return learner, jax.tree.map(jnp.add, report, update), act(learner, obs, hyper, key, tick)
+
+    def burn_in(learner, rows, weights, hyper, key, tick):  # noqa: ANN001
+        return td3.burn_in(learner, batch(rows, weights), hyper, jax.random.fold_in(key, tick), algorithm)
+
+    return Programs(
+        init=jax.jit(_over_members(partial(td3.init, algorithm=algorithm), shared=0)),
+        act=jax.jit(_over_members(act, shared=1)),
+        learn=jax.jit(_over_members(learn, shared=2), donate_argnums=(0, 1)),
+        burn_in=jax.jit(_over_members(burn_in, shared=1), donate_argnums=0),
+        reset_optimizers=jax.jit(_over_members(partial(td3.reset_optimizers, algorithm=algorithm), shared=0)),
+    )
+
+
+def _over_members(one: Any, shared: int) -> Any:
+    """Return a function of one member as a function of M members; the last `shared` arguments are common to all.
+
+    A single member is not batched at all: its program is the function itself. Common arguments stay scalars inside, so that a
+    branch on a shared counter remains a branch.
+    """
+
+    def many(*arguments: Any) -> Any:
+        own, common = arguments[: len(arguments) - shared], arguments[len(arguments) - shared :]
+        if len(jax.tree.leaves(own)[0]) == 1:
+            result = one(*jax.tree.map(lambda x: x[0], own), *common)
+            return jax.tree.map(lambda x: x[None], result)
+        axes = (0,) * len(own) + (None,) * shared
+        return jax.vmap(one, in_axes=axes)(*arguments)
+
+    return many
+
+
+class Group:
+    """Some members of one kind on one device.
+
+    Attributes:
+        slots: their slots in the population, in order.
+        updates: learner updates done so far; shared by the members, so schedules are one branch for all.
+    """
+
+    def __init__(self, slots: Sequence[int], kind: str, programs: Programs, device: jax.Device, keys: Sequence[jax.Array]):
+        """Make new learners; one key per member, each consumed."""
+        self.slots = list(slots)
+        self.kind = kind
+        self.updates = 0
+        self._programs = programs
+        self._device = device
+        self._learners: Learner = programs.init(self._place(jnp.stack(list(keys))))
+        self._actions: Any = None
+        self.begin_interval([hyperparameters.Hyperparameters(*([0] * len(Hyperparameters._fields)))] * len(slots), keys)
+
+    def begin_interval(self, members: Sequence[Hyperparameters], keys: Sequence[jax.Array]) -> None:
+        """Take the hyperparameters and keys that hold for the coming interval, and start its report."""
+        count = len(self.slots)
+        self._hyper = self._place(hyperparameters.as_arrays(list(members)))
+        self._keys = self._place(jnp.stack(list(keys)))
+        self._reports: Report = self._place(jax.tree.map(lambda x: np.zeros((count, *x.shape), np.float32), td3.no_report()))
+
+    def act(self, obs: np.ndarray, tick: int) -> None:
+        """Start computing exploring actions for observations [M, O]; `tick` counts the interval's environment steps."""
+        self._actions = self._programs.act(self._learners, obs, self._hyper, self._keys, np.uint32(tick))
+
+    def learn(self, rows: np.ndarray, weights: np.ndarray, obs: np.ndarray, tick: int) -> None:
+        """Start one update from packed batches [M, B, W] and weights [M, B], and the actions that follow it."""
+        self._learners, self._reports, self._actions = self._programs.learn(
+            self._learners,
+            self._reports,
+            rows,
+            weights,
+            obs,
+            self._hyper,
+            self._keys,
+            np.uint32(tick),
+            np.int32(self.updates),
+        )
+        self.updates += 1
+
+    def actions(self) -> np.ndarray:
+        """Wait for the actions [M, A] started last."""
+        return np.asarray(self._actions)
+
+    def reports(self) -> list[Report]:
+        """Wait for the interval's updates and return each member's sums."""
+        fetched = jax.device_get(self._reports)
+        return [jax.tree.map(lambda x, n=n: float(x[n]), fetched) for n in range(len(self.slots))]
+
+    def burn_in(self, slot: int, batches: Sequence[tuple[np.ndarray, np.ndarray]], key: jax.Array) -> None:
+        """Let one member's optimizers gather curvature from (rows [B, W], weights [B]) batches. The key is consumed."""
+        hyper = jax.tree.map(lambda x: x[self._index(slot)][None], self._hyper)
+        learner = jax.tree.map(lambda x: x[None], self._device_learner(slot))
+        for tick, (rows, weights) in enumerate(batches):
+            learner = self._programs.burn_in(
+                learner, rows[None], weights[None], hyper, self._place(key[None]), np.uint32(tick)
+            )
+        self._store(slot, jax.tree.map(lambda x: x[0], learner))
+
+    def take(self, slot: int) -> Learner:
+        """Return one member's learner as host arrays."""
+        return jax.device_get(self._device_learner(slot))
+
+    def actor(self, slot: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return one member's actor as host arrays (w, b) by layer."""
+        index = self._index(slot)
+        return [(np.asarray(layer.w[index]), np.asarray(layer.b[index])) for layer in jax.device_get(self._learners.actor)]
+
+    def put(self, slot: int, learner: Learner, reset_optimizers: bool) -> None:
+        """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
+        if reset_optimizers:
+            batched = self._place(jax.tree.map(lambda x: np.asarray(x)[None], learner._replace(actor_state=(), critic_states=((), ()))))
+            learner = jax.tree.map(lambda x: x[0], self._programs.reset_optimizers(batched))
+        self._store(slot, self._place(learner))
+
+    def _index(self, slot: int) -> int:
+        return self.slots.index(slot)
+
+    def _device_learner(self, slot: int) -> Learner:
+        index = self._index(slot)
+        return jax.tree.map(lambda x: jnp.copy(x[index]), self._learners)
+
+    def _store(self, slot: int, learner: Learner) -> None:
+        if len(self.slots) == 1:
+            self._learners = jax.tree.map(lambda x: x[None], learner)
+        else:
+            index = self._index(slot)
+            self._learners = jax.tree.map(lambda all_, one: all_.at[index].set(one), self._learners, learner)
+
+    def _place(self, tree: Any) -> Any:
+        return jax.device_put(tree, self._device)
+
+
+def deal(kinds: Sequence[str], placement: str) -> list[tuple[str, list[int], jax.Device]]:
+    """Return (kind, slots, device) for every group of a population.
+
+    Args:
+        kinds: each slot's kind.
+        placement: "map" for groups of one, dealt over the devices; "vmap" for one group per kind; "auto" by the platform.
+    """
+    devices = jax.local_devices()
+    if placement == "auto":
+        placement = "map" if devices[0].platform == "cpu" else "vmap"
+    if placement == "map":
+        return [(kind, [slot], devices[slot % len(devices)]) for slot, kind in enumerate(kinds)]
+    cohorts: dict[str, list[int]] = {}
+    for slot, kind in enumerate(kinds):
+        cohorts.setdefault(kind, []).append(slot)
+    return [(kind, slots, devices[n % len(devices)]) for n, (kind, slots) in enumerate(cohorts.items())]

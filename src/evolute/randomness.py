@@ -1,0 +1,45 @@
+"""Every random draw of a run, by name: no global generators, so a run can be cut and continued at any interval.
+
+A draw belongs to (seed, population, member, interval, purpose). Each pair of these names has one consumer; two members, two
+intervals or two purposes never share a stream.
+"""
+
+from enum import IntEnum
+
+import jax
+import numpy as np
+
+
+class Purpose(IntEnum):
+    """What a stream is used for. The numbers are part of a run's identity: append, never reorder."""
+
+    INITIALISE = 0
+    ENVIRONMENT = 1
+    WARM_UP = 2
+    REPLAY = 3
+    LEARN = 4
+    BURN_IN = 5
+    EVALUATE = 6
+    SELECT = 7
+    EXPLORE = 8
+    FINAL_EVALUATION = 9
+
+
+# A stream that belongs to the whole population rather than to one member.
+POPULATION = 2**32 - 1
+
+
+def seed_sequence(seed: int, population: int, member: int, interval: int, purpose: Purpose) -> np.random.SeedSequence:
+    """Return the seed sequence of one stream."""
+    return np.random.SeedSequence([seed, population, member, interval, int(purpose)])
+
+
+def generator(seed: int, population: int, member: int, interval: int, purpose: Purpose) -> np.random.Generator:
+    """Return the NumPy generator of one stream, for draws on the host."""
+    return np.random.default_rng(seed_sequence(seed, population, member, interval, purpose))
+
+
+def key(seed: int, population: int, member: int, interval: int, purpose: Purpose) -> jax.Array:
+    """Return the JAX key of one stream, for draws inside compiled programs."""
+    words = seed_sequence(seed, population, member, interval, purpose).generate_state(2, np.uint32)
+    return jax.random.wrap_key_data(words, impl="threefry2x32")

@@ -1,0 +1,258 @@
+"""TD3 for one member: targets, losses, one learner step (Fujimoto et al. 2018, arXiv 1802.09477).
+
+Actions are in [-1, 1] here; the environments rescale them. Both critics see [obs, action]. docs/maths.md E1-E6.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolute import networks
+from evolute.hyperparameters import Hyperparameters
+from evolute.networks import MLP
+from evolute.optimizers import Contained, Optimizer, Rates, Tape, nothing_contained
+from evolute.replay import Batch
+
+
+class Algorithm(NamedTuple):
+    """What is fixed for a cohort: compiled into its programs."""
+
+    observations: int
+    actions: int
+    actor_layers: tuple[int, ...]
+    critic_layers: tuple[int, ...]
+    policy_delay: int
+    actor_optimizer: Optimizer
+    critic_optimizer: Optimizer
+
+
+class Learner(NamedTuple):
+    """What one member learns: networks, their targets, and the optimizers' states."""
+
+    # every update
+    critics: tuple[MLP, MLP]
+    critic_states: tuple[Any, Any]
+    # every `policy_delay` updates
+    actor: MLP
+    actor_state: Any
+    target_actor: MLP
+    target_critics: tuple[MLP, MLP]
+
+
+class Report(NamedTuple):
+    """What one update reports, as sums that add up over updates: divide by the count beside them. All [] float32."""
+
+    updates: jax.Array
+    critic_loss: jax.Array
+    q_value: jax.Array
+    actor_updates: jax.Array
+    actor_loss: jax.Array
+    contained: Contained
+
+
+def no_report() -> Report:
+    """Return the report of no updates."""
+    return Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields[:-1]), contained=nothing_contained())
+
+
+def init(key: jax.Array, algorithm: Algorithm) -> Learner:
+    """Return a new learner with targets equal to the networks. The key is consumed."""
+    key_actor, key_first, key_second = jax.random.split(key, 3)
+    o, a = algorithm.observations, algorithm.actions
+    actor = networks.init(key_actor, [o, *algorithm.actor_layers, a])
+    critics = (
+        networks.init(key_first, [o + a, *algorithm.critic_layers, 1]),
+        networks.init(key_second, [o + a, *algorithm.critic_layers, 1]),
+    )
+    return reset_optimizers(
+        Learner(
+            critics=critics,
+            critic_states=((), ()),
+            actor=actor,
+            actor_state=(),
+            # Copies, because the learner's arrays are donated to the programs that update them.
+            target_actor=jax.tree.map(jnp.copy, actor),
+            target_critics=jax.tree.map(jnp.copy, critics),
+        ),
+        algorithm,
+    )
+
+
+def reset_optimizers(learner: Learner, algorithm: Algorithm) -> Learner:
+    """Return the learner with optimizer states as new."""
+    first, second = learner.critics
+    return learner._replace(
+        actor_state=algorithm.actor_optimizer.init(learner.actor),
+        critic_states=(algorithm.critic_optimizer.init(first), algorithm.critic_optimizer.init(second)),
+    )
+
+
+def act(actor: MLP, obs: jax.Array) -> jax.Array:
+    """Return the deterministic action [..., A] in [-1, 1]."""
+    return jnp.tanh(networks.apply(actor, obs))
+
+
+def explore(actor: MLP, obs: jax.Array, noise: jax.Array, key: jax.Array) -> jax.Array:
+    """Return an action [A] for training: Gaussian noise of standard deviation `noise`, clipped to [-1, 1]."""
+    action = act(actor, obs)
+    return jnp.clip(action + noise * jax.random.normal(key, action.shape), -1.0, 1.0)
+
+
+def targets(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
+    """Return the critics' targets [B] (E1), with `noise` [B, A] standard normal.
+
+    They bootstrap from the next observation wherever the episode did not terminate: through truncation, too.
+    """
+    clipped = jnp.clip(hyper.target_noise * noise, -hyper.target_noise_clip, hyper.target_noise_clip)
+    action = jnp.clip(act(learner.target_actor, batch.next_obs) + clipped, -1.0, 1.0)
+    value = jnp.minimum(*(q_values(critic, batch.next_obs, action) for critic in learner.target_critics))
+    return batch.reward + hyper.discount * (1.0 - batch.terminated) * value
+
+
+def q_values(critic: MLP, obs: jax.Array, action: jax.Array) -> jax.Array:
+    """Return Q [B]."""
+    return networks.apply(critic, jnp.concatenate([obs, action], axis=-1))[:, 0]
+
+
+def critic_tape(critic: MLP, batch: Batch, target: jax.Array) -> tuple[MLP, Tape, jax.Array, jax.Array]:
+    """Return one critic's gradient, its tape, its loss [] and mean Q [] (E2, E5).
+
+    One pull-back of ones gives both: the gradient weighs it by the loss's slope 2 (q - y), the Gauss-Newton matrix by the
+    output Hessian's root, sqrt(2).
+    """
+    q, inputs = networks.forward(critic, jnp.concatenate([batch.obs, batch.action], axis=-1))
+    error = q[:, 0] - target
+    ones = networks.pull_back(critic, inputs, jnp.ones_like(q))
+    slopes = tuple(2.0 * error[:, None] * s for s in ones)
+    mean_target = jnp.vdot(batch.weight, target)
+    variance = jnp.vdot(batch.weight, (target - mean_target) ** 2)
+    tape = Tape(
+        inputs=inputs,
+        gradients=slopes,
+        sensitivities=tuple(jnp.sqrt(2.0) * s[None] for s in ones),
+        weights=batch.weight,
+        trust=2.0 * variance,
+    )
+    loss = jnp.vdot(batch.weight, error**2)
+    return networks.gradients(inputs, slopes, batch.weight), tape, loss, jnp.vdot(batch.weight, q[:, 0])
+
+
+def actor_tape(
+    actor: MLP, critic: MLP, batch: Batch, key: jax.Array, exact: bool
+) -> tuple[MLP, Tape, jax.Array]:
+    """Return the actor's gradient, its tape and its loss [] (E3, E16).
+
+    The loss is -Q of the first critic. The curvature is the natural metric of a deterministic policy, the identity as output
+    Hessian in action space (Silver et al. 2014, section 4.3): with `exact` one pull-back per action dimension, otherwise one
+    of a random sign vector, whose outer product is the identity on average. The key is consumed.
+    """
+    z, inputs = networks.forward(actor, batch.obs)
+    action = jnp.tanh(z)
+    q, critic_inputs = networks.forward(critic, jnp.concatenate([batch.obs, action], axis=-1))
+    slope = -networks.pull_back_to_input(critic, critic_inputs, jnp.ones_like(q))[:, batch.obs.shape[-1] :]
+    through_tanh = 1.0 - action**2
+    pulled = networks.pull_back(actor, inputs, slope * through_tanh)
+    if exact:
+        columns = [jnp.zeros_like(action).at[:, k].set(1.0) for k in range(action.shape[-1])]
+    else:
+        columns = [jax.random.rademacher(key, action.shape, action.dtype)]
+    # A loop, not vmap: products of matrices with a batch axis are slow on a CPU.
+    roots = [networks.pull_back(actor, inputs, column * through_tanh) for column in columns]
+    sensitivities = tuple(jnp.stack(layer) for layer in zip(*roots, strict=True))
+    tape = Tape(inputs, pulled, sensitivities, batch.weight, jnp.ones((), action.dtype))
+    return networks.gradients(inputs, pulled, batch.weight), tape, -jnp.vdot(batch.weight, q[:, 0])
+
+
+def polyak(target: Any, online: Any, tau: jax.Array) -> Any:
+    """Move the targets towards the networks by the fraction tau (E4)."""
+    return jax.tree.map(lambda t, p: t + tau * (p - t), target, online)
+
+
+def learn(
+    learner: Learner, batch: Batch, hyper: Hyperparameters, key: jax.Array, step: jax.Array, algorithm: Algorithm
+) -> tuple[Learner, Report]:
+    """Do one update of the critics, and at every `policy_delay`-th one of the actor and all targets.
+
+    Args:
+        learner: the member before the update.
+        batch: B transitions; weights sum to one.
+        hyper: the member's hyperparameters, each [].
+        key: consumed.
+        step: [] how many updates the cohort has done; shared by its members, so that the delay is one branch for all.
+        algorithm: what is fixed.
+
+    Returns:
+        The learner after the update and what it reports.
+    """
+    key_noise, key_probe = jax.random.split(key)
+    target = targets(learner, batch, hyper, jax.random.normal(key_noise, batch.action.shape))
+    learner, report = update_critics(learner, batch, target, hyper, step, algorithm)
+
+    def delayed(learner: Learner) -> tuple[Learner, Report]:
+        learner, report = update_actor(learner, batch, hyper, key_probe, step // algorithm.policy_delay, algorithm)
+        return move_targets(learner, hyper.tau), report
+
+    def not_yet(learner: Learner) -> tuple[Learner, Report]:
+        return learner, no_report()
+
+    learner, actor_report = jax.lax.cond((step + 1) % algorithm.policy_delay == 0, delayed, not_yet, learner)
+    return learner, jax.tree.map(jnp.add, report, actor_report)
+
+
+def update_critics(
+    learner: Learner, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, algorithm: Algorithm
+) -> tuple[Learner, Report]:
+    """Do one optimizer step of both critics towards `target` [B]."""
+    rates = Rates(hyper.critic_learning_rate, hyper.critic_damping)
+    critics, states, report = [], [], no_report()._replace(updates=jnp.ones(()))
+    for critic, state in zip(learner.critics, learner.critic_states, strict=True):
+        gradient, tape, loss, q_value = critic_tape(critic, batch, target)
+        updates, state, contained = algorithm.critic_optimizer.update(gradient, state, critic, rates, tape, step)
+        critics.append(jax.tree.map(jnp.add, critic, updates))
+        states.append(state)
+        report = report._replace(
+            critic_loss=report.critic_loss + loss,
+            q_value=report.q_value + 0.5 * q_value,
+            contained=jax.tree.map(jnp.add, report.contained, contained),
+        )
+    return learner._replace(critics=tuple(critics), critic_states=tuple(states)), report
+
+
+def update_actor(
+    learner: Learner, batch: Batch, hyper: Hyperparameters, key: jax.Array, step: jax.Array, algorithm: Algorithm
+) -> tuple[Learner, Report]:
+    """Do one optimizer step of the actor; `step` counts the actor's updates. The key is consumed."""
+    optimizer = algorithm.actor_optimizer
+    gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, key, optimizer.exact_tape)
+    rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
+    updates, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
+    report = no_report()._replace(actor_updates=jnp.ones(()), actor_loss=loss, contained=contained)
+    return learner._replace(actor=jax.tree.map(jnp.add, learner.actor, updates), actor_state=state), report
+
+
+def move_targets(learner: Learner, tau: jax.Array) -> Learner:
+    """Move all three targets towards their networks."""
+    return learner._replace(
+        target_actor=polyak(learner.target_actor, learner.actor, tau),
+        target_critics=polyak(learner.target_critics, learner.critics, tau),
+    )
+
+
+def burn_in(
+    learner: Learner, batch: Batch, hyper: Hyperparameters, key: jax.Array, algorithm: Algorithm
+) -> Learner:
+    """Let curvature optimizers gather a batch's statistics and refresh everything, without moving a parameter.
+
+    A step at learning rate zero does it, because velocities hold changes of parameters. First-order optimizers are left alone:
+    their moments would count the batch as a step.
+    """
+    key_noise, key_probe = jax.random.split(key)
+    target = targets(learner, batch, hyper, jax.random.normal(key_noise, batch.action.shape))
+    still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
+    first = jnp.zeros((), jnp.int32)
+    if algorithm.critic_optimizer.burn_in:
+        learner, _ = update_critics(learner, batch, target, still, first, algorithm)
+    if algorithm.actor_optimizer.burn_in:
+        learner, _ = update_actor(learner, batch, still, key_probe, first, algorithm)
+    return learner

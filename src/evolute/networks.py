@@ -60,7 +60,7 @@ def pull_back(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> 
     pulled = [cotangent]
     for layer, x in zip(mlp[:0:-1], inputs[:0:-1], strict=True):
         # The next layer's input is the rectified pre-activation: positive exactly where the derivative is one.
-        pulled.append((pulled[-1] @ layer.w.T) * (x > 0))
+        pulled.append(jnp.where(x > 0, pulled[-1] @ layer.w.T, 0.0))
     return tuple(reversed(pulled))
 
 

@@ -41,7 +41,10 @@ def unpack(rows: jax.Array, weight: jax.Array, observations: int, actions: int) 
 
 
 def bucket(batch_size: int) -> int:
-    """Round a batch size up to the shape that is compiled for it: 2^k or 3·2^k, at least 16, so less than a third is padding from there on."""
+    """Round a batch size up to the shape that is compiled for it: 2^k or 3·2^k, at least 16.
+
+    From 16 on, less than a third of it is padding.
+    """
     size = 16
     while size < batch_size:
         size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3

@@ -46,7 +46,8 @@ def constrained_rate(learning_rate: jax.Array, direction, gradient, clip: float,
         tape: the batch's tape.
 
     Returns:
-        The rate []; zero where ⟨Δ, G⟩ is negative or not finite, because then Δ is no direction of descent.
+        The rate []; zero where ⟨Δ, G⟩ is negative, because then Δ is no direction of descent; NaN where it is not finite, so
+        that the step is contained and counted like any other that is not.
     """
     if math.isinf(clip):
         return learning_rate
@@ -54,4 +55,5 @@ def constrained_rate(learning_rate: jax.Array, direction, gradient, clip: float,
     squared = learning_rate**2 * sum(jnp.vdot(d, g) for d, g in pairs)
     limit = jnp.maximum(clip**2 * tape.trust, jnp.finfo(tape.trust.dtype).tiny)
     factor = jnp.sqrt(limit / jnp.where(squared > limit, squared, limit))
-    return jnp.where(jnp.isfinite(squared) & (squared >= 0), learning_rate * factor, 0.0)
+    rate = jnp.where(squared < 0, 0.0, learning_rate * factor)
+    return jnp.where(jnp.isfinite(squared), rate, jnp.nan)

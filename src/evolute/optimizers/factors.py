@@ -65,19 +65,18 @@ def damped_inverse(matrix: jax.Array, damping: jax.Array) -> tuple[jax.Array, ja
     floor = RELATIVE_FLOOR if matrix.dtype == jnp.float32 else 0.0
     first = jnp.maximum(jnp.where(usable, damping, 1.0), floor * jnp.trace(matrix) / n)
 
-    def factor(rung: jax.Array) -> jax.Array:
-        return jax.lax.linalg.cholesky(matrix + first * 10.0**rung * identity, symmetrize_input=False)
-
     def climb(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        rung = state[0] + 1
-        return rung, factor(rung)
+        rung, _ = state
+        damped = matrix + first * 10.0**rung * identity
+        return rung + 1, jax.lax.linalg.cholesky(damped, symmetrize_input=False)
 
     def not_there(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         rung, lower = state
-        return (rung < LADDER_RUNGS) & ~jnp.isfinite(lower).all()
+        return (rung <= LADDER_RUNGS) & ~jnp.isfinite(lower).all()
 
-    rung = jnp.zeros((), matrix.dtype)
-    _, lower = jax.lax.while_loop(not_there, climb, (rung, factor(rung)))
+    # The loop starts from no factor at all, so that the factorisation is compiled once; as a rule it runs once.
+    start = (jnp.zeros((), matrix.dtype), jnp.full_like(matrix, jnp.nan))
+    _, lower = jax.lax.while_loop(not_there, climb, start)
     # The inverse of the triangle times itself costs less here than two triangular solves of a full identity.
     half = jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)
     inverse = jnp.matmul(half.T, half, precision=HIGHEST)

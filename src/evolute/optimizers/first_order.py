@@ -85,16 +85,19 @@ def check(name: str, options: FirstOrderOptions) -> None:
                 f"optimizers.{name} has no option {argument!r}{closest(argument, known)}; "
                 f"optax.{name} takes {', '.join(['learning_rate', *known])}."
             )
-    # Try it on a tiny network, without computing anything.
-    mlp = (Layer(jnp.zeros((3, 2)), jnp.zeros(2)), Layer(jnp.zeros((2, 1)), jnp.zeros(1)))
+    # Try it on the shapes of a tiny network. Only shapes: computing would start JAX before its devices are chosen.
+    def shape(*axes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(axes, jnp.float32)
+
+    mlp = (Layer(shape(3, 2), shape(2)), Layer(shape(2, 1), shape(1)))
     optimizer = first_order(name, options)
 
-    def one_step(rate: jax.Array) -> MLP:
+    def one_step(mlp: MLP, rate: jax.Array) -> MLP:
         rates = Rates(rate, jnp.zeros(()))
         return optimizer.update(mlp, optimizer.init(mlp), mlp, rates, None, jnp.zeros((), jnp.int32))[0]  # type: ignore[arg-type]
 
     try:
-        jax.eval_shape(one_step, jnp.float32(options.learning_rate))
+        jax.eval_shape(one_step, mlp, shape())
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

@@ -32,9 +32,9 @@ class KFACOptions:
     """Heavy-ball momentum."""
     average: float = 0.95
     """Decay of the factors' moving average, per statistics step."""
-    statistics_every: int = 1
+    statistics_every: int = 2
     """Updates between two measurements of the factors."""
-    inverse_every: int = 10
+    inverse_every: int = 20
     """Updates between two inversions of the factors."""
     burn_in: int = 10
     """Batches that fill the factors before the first step after an initialisation."""

@@ -1,0 +1,345 @@
+"""The command line: parse, call the library, print."""
+
+import dataclasses
+import sys
+import tomllib
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from evolute.errors import UserError
+
+if TYPE_CHECKING:
+    from evolute.config import Run
+    from evolute.engine import Result
+
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 2 and one sentence for a user's mistake."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(_run(words))
+    except UserError as mistake:
+        print(f"evolute: {mistake}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        print("evolute: interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _run(words: list[str]) -> int:
+    commands: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+        "train": (_train_flags, _train),
+        "evaluate": (lambda: EvaluateFlags, _evaluate),
+        "show": (lambda: ShowFlags, _show),
+        "demo": (lambda: DemoFlags, _demo),
+    }
+    if words and words[0] in commands:
+        flags, command = commands[words[0]]
+        command(tyro.cli(flags(), args=words[1:], prog=f"evolute {words[0]}"))
+        return 0
+    if words and words[0] in ("--version", "-V"):
+        from evolute import __version__
+
+        print(__version__)
+        return 0
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(USAGE)
+        return 0
+    from evolute.errors import closest
+
+    raise UserError(f"unknown command {words[0]!r}{closest(words[0], commands)}; choose from {', '.join(commands)}.")
+
+
+USAGE = """evolute: populations of reinforcement-learning agents whose members use different optimizers
+
+  evolute train ENV     train a population, such as: evolute train HalfCheetah-v4 --mix adam=2 kfac=1 diag_ggn=1
+  evolute evaluate RUN  play deterministic episodes with a run's best policy
+  evolute show RUN      print a run's leaderboard, lineage and learning curves
+  evolute demo          train a small mixed population in a few minutes
+
+`evolute COMMAND --help` explains every option with its default and unit; `evolute --version` prints the version."""
+
+# -------------------------------------------------------------------------------------------------------------- train
+
+
+def _train_flags() -> Any:
+    """Return a record of the train command's options: those of a Run, each left out unless given, and the command's own.
+
+    Left-out ones stay None, so that a preset, a file and flags can lie on top of each other.
+    """
+    from evolute.config import Run
+
+    hints = typing.get_type_hints(Run)
+    defaults = Run("HalfCheetah-v4")
+    fields = []
+    for field in dataclasses.fields(Run):
+        default = _shown_default(getattr(defaults, field.name))
+        shown = None if field.name == "env" else f"(default: {default})"
+        kind, metavar = _flag_type(hints[field.name])
+        hint = shown or "(needed, unless --config names it)"
+        argument = tyro.conf.arg(help=field.metadata["help"], help_behavior_hint=hint, metavar=metavar)
+        annotated: Any = Annotated[kind | None, argument]
+        if field.name == "env":
+            annotated = tyro.conf.Positional[annotated]
+        fields.append((field.name, annotated, dataclasses.field(default=None)))
+    own = {
+        "config": (Path, "TOML file with any of these settings; flags override it.", "none"),
+        "out": (Path, "Folder for the run's records; must not hold a run yet.", "runs/<env>-<mix>-<seed>-<time>"),
+    }
+    for name, (kind, text, default) in own.items():
+        argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar="PATH")
+        fields.append((name, Annotated[kind | None, argument], dataclasses.field(default=None)))
+    fields.append(("quiet", Annotated[bool, tyro.conf.arg(help="Print nothing while training.")], dataclasses.field(default=False)))
+    made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
+    made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."
+    return made
+
+
+def _flag_type(hint: Any) -> tuple[Any, str]:
+    """Return how an option is parsed and what its help shows for a value."""
+    if typing.get_origin(hint) is dict:
+        return tuple[str, ...], "NAME=VALUE ..."
+    if hint is bool:
+        return Literal["true", "false"], "{true,false}"
+    if typing.get_origin(hint) is tuple:
+        return hint, f"{typing.get_args(hint)[0].__name__.upper()} ..."
+    return hint, "TEXT" if hint is str else hint.__name__.upper()
+
+
+def _shown_default(value: Any) -> str:
+    if isinstance(value, dict):
+        # The optimizers' options are resolved by kind; a page of help cannot list them.
+        return " ".join(f"{k}={v}" for k, v in value.items()) if value and not isinstance(next(iter(value.values())), dict) else "by kind" if value else "none"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _settings(flags: Any) -> dict[str, Any]:
+    """Return the settings of the configuration file with the flags on top."""
+    from evolute import config
+
+    hints = typing.get_type_hints(config.Run)
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(config.Run):
+        value = getattr(flags, field.name)
+        if value is None:
+            continue
+        if typing.get_origin(hints[field.name]) is dict:
+            value = _pairs(field.name, value)
+        given[field.name] = value == "true" if hints[field.name] is bool else value
+    return config.merge(config.read(flags.config) if flags.config else {}, given)
+
+
+def _pairs(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """Parse NAME=VALUE words; dots in a name make tables, commas in a value make a list."""
+    table: dict[str, Any] = {}
+    flag = "--" + name.replace("_", "-")
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key or not text or not all(key.split(".")):
+            raise UserError(f"{flag} has {word!r}; it must be NAME=VALUE, such as {EXAMPLES[name]}.")
+        inner = table
+        *parents, last = key.split(".")
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"{flag} sets {parent!r} both as a value and as a table; give it once.")
+        if last in inner:
+            raise UserError(f"{flag} names {key!r} twice; give it once, such as {EXAMPLES[name]}.")
+        inner[last] = [_value(part) for part in text.split(",")] if "," in text else _value(text)
+    return table
+
+
+EXAMPLES = {
+    "mix": "adam=6 kfac=2",
+    "optimizers": "kfac.damping=0.1",
+    "steps_per_interval": "kfac=3000",
+    "bounds": "batch_size=64,512",
+}
+
+
+def _value(text: str) -> Any:
+    """Return a TOML scalar, or the text itself where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _train(flags: Any) -> None:
+    from evolute.config import Run
+    from evolute.records import default_folder
+
+    settings = _settings(flags)
+    if "env" not in settings:
+        raise UserError("no environment is given; name one, such as: evolute train HalfCheetah-v4.")
+    run = Run(**settings)
+    train_and_report(run, flags.out or default_folder(run.env, run.mix, run.seed), quiet=flags.quiet)
+
+
+def train_and_report(run: "Run", out: Path, quiet: bool) -> None:
+    """Train while showing the population, then print the leaderboard and what to type next."""
+    from evolute import engine, records
+    from evolute.display import LiveTable, PlainLines, console
+
+    records.refuse_existing(out)
+    remember_compiled_programs()
+    screen = console()
+    try:
+        if quiet:
+            result = engine.train(run, out)
+        else:
+            screen.print(f"Training {len(run.kinds)} members on {run.env}; records go to {out}", soft_wrap=True)
+            with (LiveTable if screen.is_terminal else PlainLines)(screen) as observer:
+                result = engine.train(run, out, observer)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what was recorded is in {out}") from None
+    if not quiet:
+        _print_result(result, out)
+
+
+def remember_compiled_programs() -> None:
+    """Keep compiled programs between runs, unless the user told JAX where to keep them: a second start takes seconds."""
+    import os
+
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "evolute" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _print_result(result: "Result", out: Path) -> None:
+    from evolute.display import console, duration, leaderboard_table, number
+
+    screen, best = console(), result.summary["best"]
+    screen.print(leaderboard_table(result.leaderboard))
+    screen.print(
+        f"Best policy: member {best['member']} ({best['kind']}), return {number(best['return_mean'])} ± "
+        f"{number(best['return_std'])} over {best['episodes']} fresh episodes, "
+        f"after {duration(result.summary['wall_seconds'])}.\n"
+        f"Run folder: {out}\n"
+        f"Next: evolute show {out}\n"
+        f"      evolute evaluate {out} --steps 150000",
+        soft_wrap=True,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluate
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """Play deterministic episodes with a run's best policy; only completed episodes count (RL Baselines3 Zoo's protocol)."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    steps: int | None = None
+    """Environment steps to play (default: 150000, unless --episodes is given)."""
+    episodes: int | None = None
+    """Episodes to play instead of a number of steps."""
+    seed: int = 0
+    """Seed of the first episode."""
+
+
+def _evaluate(flags: EvaluateFlags) -> None:
+    from evolute import evaluate
+    from evolute.display import number
+    from evolute.environments import Environment
+    from evolute.records import RunFolder
+
+    if flags.steps is not None and flags.episodes is not None:
+        raise UserError("both --steps and --episodes are given; choose one.")
+    for name, value in (("--steps", flags.steps), ("--episodes", flags.episodes)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; it must be a positive number, such as 10.")
+    policy = RunFolder.open(flags.run).best_policy()
+    environment = Environment(policy.env)
+    if flags.episodes is not None:
+        seeds = list(range(flags.seed, flags.seed + flags.episodes))
+        result = evaluate.by_episodes(environment, policy.unit_action, seeds)
+    else:
+        result = evaluate.by_steps(environment, policy.unit_action, flags.steps or 150_000, flags.seed)
+    if not result.returns:
+        raise UserError(f"no episode ended within {flags.steps} steps; raise --steps.")
+    print(
+        f"{policy.env}: return {number(result.mean)} ± {number(result.std)} over {len(result.returns)} completed episodes "
+        f"({sum(result.lengths):,} steps), deterministic policy"
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- show, demo
+
+
+@dataclass(frozen=True)
+class ShowFlags:
+    """Print a run's leaderboard, lineage, hyperparameters and learning curves; also while it trains."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+
+
+def _show(flags: ShowFlags) -> None:
+    from evolute.display import console, curves_table, leaderboard_table, lineage_table
+    from evolute.records import RunFolder
+
+    folder, screen = RunFolder.open(flags.run), console()
+    metrics, events, result = folder.metrics(), folder.events(), folder.result()
+    if not metrics:
+        screen.print("No interval has ended yet.")
+        return
+    screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, events)))
+    screen.print(curves_table(metrics))
+    screen.print(lineage_table(events) if events else "Nobody has copied anybody.")
+    if not result:
+        screen.print("The run has not ended.")
+
+
+def standings(metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a leaderboard from the newest metrics of a run that has not ended."""
+    newest = max(row["interval"] for row in metrics)
+    rows = [row for row in metrics if row["interval"] == newest]
+    parents = {event["member"]: event["parent"] for event in events}
+    rows.sort(key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0.0), row["member"]))
+    return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]
+
+
+@dataclass(frozen=True)
+class DemoFlags:
+    """Train a mixed population of four on HalfCheetah-v4, in a few minutes on two cores."""
+
+    seed: int = 0
+    """Seed of everything random in the run."""
+    out: Path | None = None
+    """Folder for the run's records (default: runs/<env>-<mix>-<seed>-<time>)."""
+    quiet: bool = False
+    """Print nothing while training."""
+
+
+def _demo(flags: DemoFlags) -> None:
+    from evolute.config import Run
+    from evolute.records import default_folder
+
+    # Small networks and a short warm-up: enough to run, literally, within minutes.
+    run = Run(
+        "HalfCheetah-v4",
+        mix={"adam": 2, "kfac": 1, "diag_ggn": 1},
+        steps=20_000,
+        seed=flags.seed,
+        actor_layers=(64, 64),
+        critic_layers=(64, 64),
+        batch_size=128,
+        learning_starts=1_000,
+        interval=2_000,
+        episodes=2,
+    )
+    train_and_report(run, flags.out or default_folder(run.env, run.mix, run.seed), quiet=flags.quiet)

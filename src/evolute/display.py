@@ -1,0 +1,226 @@
+"""What a person sees: a live table on a terminal, plain lines elsewhere, and the tables of a finished run. Imports no JAX."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from evolute.engine import Progress
+
+
+def number(value: float | None) -> str:
+    """Return a fitness or return for people; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rates(hyperparameters: dict[str, float]) -> list[str]:
+    """Return batch size, learning rates and dampings (actor / critics) for a table."""
+    h = hyperparameters
+
+    def pair(name: str) -> str:
+        actor, critic = (f"{h[f'{role}_{name}']:.2g}" if h[f"{role}_{name}"] else "-" for role in ("actor", "critic"))
+        return actor if actor == critic else f"{actor}/{critic}"
+
+    return [f"{h['batch_size']:.0f}", pair("learning_rate"), pair("damping")]
+
+
+RATE_COLUMNS = ("batch", "learn. rate", "damping")
+
+
+def console() -> Console:
+    """Return the standard output; wide enough for every table where it is no terminal."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=120)
+
+
+def _table(title: str, columns: Iterable[str], left: Iterable[str] = ("kind",)) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    return table
+
+
+class LiveTable:
+    """An observer that redraws the population in place."""
+
+    def __init__(self, console: Console):
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._fitness: dict[int, float] = {}
+        self._changes: dict[int, float] = {}
+        self._contained: dict[int, float] = {}
+
+    def __enter__(self) -> "LiveTable":
+        """Take over the terminal's last lines."""
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Give them back."""
+        self._live.stop()
+
+    def __call__(self, progress: "Progress") -> None:
+        """Draw the population as it stands."""
+        for row in progress.rows:
+            slot = row["member"]
+            self._changes[slot] = row["fitness"] - self._fitness.get(slot, math.nan)
+            self._fitness[slot] = row["fitness"]
+            self._contained[slot] = self._contained.get(slot, 0.0) + contained(row)
+        self._live.update(self._draw(progress), refresh=True)
+
+    def _draw(self, progress: "Progress") -> Group:
+        table = _table(
+            f"{progress.run.env}, interval {min(progress.interval + 1, progress.intervals)} of {progress.intervals}",
+            ("member", "kind", "fitness", "change", *RATE_COLUMNS, "parent", "contained"),
+        )
+        best = max((f for f in self._fitness.values() if math.isfinite(f)), default=None)
+        for member in progress.members:
+            fitness = self._fitness.get(member.slot)
+            change = self._changes.get(member.slot, math.nan)
+            table.add_row(
+                str(member.slot),
+                member.kind,
+                Text(number(fitness), style="bold green" if fitness is not None and fitness == best else ""),
+                Text(f"{change:+,.0f}" if math.isfinite(change) else "-", style="green" if change > 0 else "dim"),
+                *rates(member.hyperparameters._asdict()),
+                "-" if member.parent is None else str(member.parent),
+                f"{self._contained.get(member.slot, 0.0):.0f}",
+            )
+        bar = ProgressBar(total=progress.run.steps, completed=progress.steps, width=40)
+        return Group(table, bar, Text(status(progress), style="dim"))
+
+
+class PlainLines:
+    """An observer that prints one line per member and interval, for logs."""
+
+    def __init__(self, console: Console):
+        self._console = console
+
+    def __enter__(self) -> "PlainLines":
+        """Nothing to prepare."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing to clean up."""
+
+    def __call__(self, progress: "Progress") -> None:
+        """Print what an interval brought."""
+        if not progress.rows:
+            return
+        for row in progress.rows:
+            batch, learning_rate, damping = rates(row["hyperparameters"])
+            self._print(
+                f"steps={row['steps']} member={row['member']} kind={row['kind']} fitness={number(row['fitness'])} "
+                f"batch={batch} learning_rate={learning_rate} damping={damping} "
+                f"contained={contained(row):.0f}"
+            )
+        for event in progress.events:
+            self._print(f"steps={event['steps']} {exploit_line(event)}")
+        self._print(status(progress))
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def contained(row: dict[str, Any]) -> float:
+    """Return how many numerical events of a metrics row were contained."""
+    return row["contained_statistics"] + row["contained_inverses"] + row["contained_steps"]
+
+
+def status(progress: "Progress") -> str:
+    """Return steps, rate and time left."""
+    total = sum(member.environment_steps for member in progress.members)
+    rate = total / progress.elapsed if progress.elapsed else 0.0
+    left = progress.elapsed * (progress.run.steps - progress.steps) / progress.steps if progress.steps else math.nan
+    return (
+        f"{progress.steps:,} of {progress.run.steps:,} steps; population {total:,} steps, {rate:,.0f} per second; "
+        f"{duration(progress.elapsed)} elapsed, {duration(left) if math.isfinite(left) else 'unknown'} left"
+    )
+
+
+def exploit_line(event: dict[str, Any]) -> str:
+    """Return one exploit in words."""
+    return (
+        f"member {event['member']} ({event['member_kind']}, {number(event['member_fitness'])}) copied "
+        f"member {event['parent']} ({event['parent_kind']}, {number(event['parent_fitness'])}); "
+        f"optimizer state {event['optimizer_state']}"
+    )
+
+
+def leaderboard_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the members, best first."""
+    table = _table(
+        "Leaderboard", ("rank", "member", "kind", "fitness", *RATE_COLUMNS, "parent", "env steps", "updates")
+    )
+    for row in rows:
+        table.add_row(
+            str(row["rank"]),
+            str(row["member"]),
+            row["kind"],
+            number(row["fitness"]),
+            *rates(row["hyperparameters"]),
+            "-" if row["parent"] is None else str(row["parent"]),
+            f"{row['environment_steps']:,}",
+            f"{row['gradient_steps']:,}",
+        )
+    return table
+
+
+def lineage_table(events: list[dict[str, Any]]) -> Table:
+    """Return every exploit, oldest first."""
+    table = _table(
+        "Lineage (who copied whom)",
+        ("steps", "member", "kind", "fitness", "parent", "its kind", "its fitness", *RATE_COLUMNS),
+        ("kind", "its kind"),
+    )
+    for event in events:
+        table.add_row(
+            f"{event['steps']:,}",
+            str(event["member"]),
+            event["member_kind"],
+            number(event["member_fitness"]),
+            str(event["parent"]),
+            event["parent_kind"],
+            number(event["parent_fitness"]),
+            *rates(event["new_hyperparameters"]),
+        )
+    return table
+
+
+def sparkline(values: list[float | None]) -> str:
+    """Return a learning curve in one line of text."""
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    if not finite:
+        return ""
+    low, span = min(finite), max(finite) - min(finite) or 1.0
+    return "".join(" " if v is None else "▁▂▃▄▅▆▇█"[min(7, int(8 * (v - low) / span))] for v in values)
+
+
+def curves_table(metrics: list[dict[str, Any]]) -> Table:
+    """Return each member's fitness over the run."""
+    table = _table("Fitness over the run", ("member", "kind", "first", "last", "best", "curve"), ("kind", "curve"))
+    members: dict[int, list[dict[str, Any]]] = {}
+    for row in metrics:
+        members.setdefault(row["member"], []).append(row)
+    for slot, rows in sorted(members.items()):
+        values = [row["fitness"] for row in rows]
+        finite = [v for v in values if v is not None]
+        table.add_row(
+            str(slot), rows[0]["kind"], number(values[0]), number(values[-1]), number(max(finite, default=None)), sparkline(values)
+        )
+    return table

@@ -1,23 +1,30 @@
 """The command line: parse, call the library, print."""
 
+import contextlib
 import dataclasses
+import io
+import itertools
+import re
+import signal
 import sys
 import tomllib
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from evolute.errors import UserError
+from evolute.errors import UserError, closest
 
 if TYPE_CHECKING:
     from evolute.config import Run
-    from evolute.engine import Result
+    from evolute.state import Result
 
 MISTAKE, INTERRUPTED = 2, 130
+# Where records go, as the help shows it.
+OUT = "runs/<env>-<mix>-<seed>-<time>"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as mistake:
         print(f"evolute: {mistake}", file=sys.stderr)
         sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        print("evolute: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"evolute: interrupted{f'; {interruption}' if str(interruption) else ''}.", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -42,7 +49,7 @@ def _run(words: list[str]) -> int:
     }
     if words and words[0] in commands:
         flags, command = commands[words[0]]
-        command(tyro.cli(flags(), args=words[1:], prog=f"evolute {words[0]}"))
+        command(_parse(flags(), words[0], words[1:]))
         return 0
     if words and words[0] in ("--version", "-V"):
         from evolute import __version__
@@ -52,9 +59,33 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE)
         return 0
-    from evolute.errors import closest
-
     raise UserError(f"unknown command {words[0]!r}{closest(words[0], commands)}; choose from {', '.join(commands)}.")
+
+
+def _parse(flags: Any, command: str, words: list[str]) -> Any:
+    """Return a command's parsed flags; what tyro would print in a box becomes one sentence, like any other mistake."""
+    said, see = io.StringIO(), f"see `evolute {command} --help`."
+    flags_given = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    for flag in flags_given:
+        if flags_given.count(flag) > 1:
+            raise UserError(f"{flag} is given twice; give it once, with all its values.")
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(flags, args=words, prog=f"evolute {command}", return_unknown_args=True)
+    except SystemExit as end:
+        if not end.code:
+            raise  # --help
+        # The box's first block of text, between its title and the first rule below.
+        _, *rows = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).splitlines() or [""]
+        blocks = itertools.groupby((row.strip("│ ") for row in rows), key=lambda row: bool(row.strip("─-╰╯")))
+        text, _, _ = next((" ".join(block) for some, block in blocks if some), "").partition(". ")
+        text = text[:1].lower() + text[1:].rstrip(".") or "the options cannot be understood"
+        raise UserError(f"{text}; {see}") from None
+    if unknown:
+        known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags)]
+        what = "unknown option" if unknown[0].startswith("-") else "unexpected word"
+        raise UserError(f"{what} {unknown[0]!r}{closest(unknown[0], known)}; {see}")
+    return parsed
 
 
 USAGE = """evolute: populations of reinforcement-learning agents whose members use different optimizers
@@ -68,9 +99,14 @@ USAGE = """evolute: populations of reinforcement-learning agents whose members u
 
 # -------------------------------------------------------------------------------------------------------------- train
 
+SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
+QuietFlag = tyro.conf.FlagCreatePairsOff[
+    Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
+]
+
 
 def _train_flags() -> Any:
-    """Return a record of the train command's options: those of a Run, each left out unless given, and the command's own.
+    """Return a record of the train command's options: those of a Run, each left out unless given, and its own.
 
     Left-out ones stay None, so that a preset, a file and flags can lie on top of each other.
     """
@@ -91,32 +127,35 @@ def _train_flags() -> Any:
         fields.append((field.name, annotated, dataclasses.field(default=None)))
     own = {
         "config": (Path, "TOML file with any of these settings; flags override it.", "none"),
-        "out": (Path, "Folder for the run's records; must not hold a run yet.", "runs/<env>-<mix>-<seed>-<time>"),
+        "out": (Path, "Folder for the run's records; must not hold a run yet.", OUT),
     }
     for name, (kind, text, default) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar="PATH")
         fields.append((name, Annotated[kind | None, argument], dataclasses.field(default=None)))
-    fields.append(("quiet", Annotated[bool, tyro.conf.arg(help="Print nothing while training.")], dataclasses.field(default=False)))
+    fields.append(("quiet", QuietFlag, dataclasses.field(default=False)))
     made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
     made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."
     return made
 
 
 def _flag_type(hint: Any) -> tuple[Any, str]:
-    """Return how an option is parsed and what its help shows for a value."""
+    """Return how an option is parsed and what its help shows for a value.
+
+    All are parsed as text and understood by `_value`, so that a file and a flag with a wrong value get the same answer.
+    """
+    names = {bool: "{true,false}", int: "INT", float: "FLOAT", str: "TEXT"}
     if typing.get_origin(hint) is dict:
         return tuple[str, ...], "NAME=VALUE ..."
-    if hint is bool:
-        return Literal["true", "false"], "{true,false}"
     if typing.get_origin(hint) is tuple:
-        return hint, f"{typing.get_args(hint)[0].__name__.upper()} ..."
-    return hint, "TEXT" if hint is str else hint.__name__.upper()
+        return tuple[str, ...], f"{names[typing.get_args(hint)[0]]} ..."
+    return str, names[hint]
 
 
 def _shown_default(value: Any) -> str:
     if isinstance(value, dict):
-        # The optimizers' options are resolved by kind; a page of help cannot list them.
-        return " ".join(f"{k}={v}" for k, v in value.items()) if value and not isinstance(next(iter(value.values())), dict) else "by kind" if value else "none"
+        if any(isinstance(item, dict) for item in value.values()):
+            return "by kind"  # The optimizers' options: a page of help cannot list them.
+        return " ".join(f"{k}={v}" for k, v in value.items()) or "none"
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -132,9 +171,14 @@ def _settings(flags: Any) -> dict[str, Any]:
         value = getattr(flags, field.name)
         if value is None:
             continue
-        if typing.get_origin(hints[field.name]) is dict:
+        hint = hints[field.name]
+        if typing.get_origin(hint) is dict:
             value = _pairs(field.name, value)
-        given[field.name] = value == "true" if hints[field.name] is bool else value
+        elif typing.get_origin(hint) is tuple:
+            value = value if typing.get_args(hint)[0] is str else tuple(map(_value, value))
+        elif hint is not str:
+            value = _value(value)
+        given[field.name] = value
     return config.merge(config.read(flags.config) if flags.config else {}, given)
 
 
@@ -167,11 +211,13 @@ EXAMPLES = {
 
 
 def _value(text: str) -> Any:
-    """Return a TOML scalar, or the text itself where it is none."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    """Return a TOML scalar or a number in Python's looser spelling (.5), or the text itself where it is none."""
+    for parse in (lambda text: tomllib.loads(f"value = {text}")["value"], int, float):
+        try:
+            return parse(text)
+        except ValueError:  # TOMLDecodeError is one
+            continue
+    return text
 
 
 def _train(flags: Any) -> None:
@@ -189,25 +235,59 @@ def train_and_report(run: "Run", out: Path, quiet: bool) -> None:
     """Train while showing the population, then print the leaderboard and what to type next."""
     from evolute import engine, records
     from evolute.display import LiveTable, PlainLines, console
+    from evolute.environments import Environment
 
     records.refuse_existing(out)
+    Environment(run.env).close()  # A mistake in its name is told before anything is announced.
     remember_compiled_programs()
-    screen = console()
+    screen, members = console(), f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
     try:
-        if quiet:
-            result = engine.train(run, out)
-        else:
-            screen.print(f"Training {len(run.kinds)} members on {run.env}; records go to {out}", soft_wrap=True)
-            with (LiveTable if screen.is_terminal else PlainLines)(screen) as observer:
-                result = engine.train(run, out, observer)
+        with _sure_interruption() as check:
+            if quiet:
+                result = engine.train(run, out, check)
+            else:
+                screen.print(f"Training {members} on {run.env}; records go to {out}", soft_wrap=True, markup=False)
+                with (LiveTable if screen.is_terminal else PlainLines)(screen) as show:
+                    result = engine.train(run, out, lambda progress: (check(progress), show(progress))[-1])
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"what was recorded is in {out}") from None
+        recorded = (out / records.CONFIG_FILE).is_file()
+        raise KeyboardInterrupt(f"what was recorded is in {out}" if recorded else "") from None
     if not quiet:
         _print_result(result, out)
 
 
+@contextlib.contextmanager
+def _sure_interruption() -> Iterator[Callable[[Any], None]]:
+    """Make sure that Ctrl-C arrives, and yield the observer that sees to it.
+
+    Python drops an exception that is raised in a callback of its garbage collector, and JAX has such a callback.
+    """
+    pressed = False
+
+    def press(*_: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def check(_: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    def tell(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            hook(dropped)
+
+    handler, hook = signal.signal(signal.SIGINT, press), sys.unraisablehook
+    sys.unraisablehook = tell
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        sys.unraisablehook = hook
+
+
 def remember_compiled_programs() -> None:
-    """Keep compiled programs between runs, unless the user told JAX where to keep them: a second start takes seconds."""
+    """Keep compiled programs between runs, unless the user told JAX where: a second start takes seconds."""
     import os
 
     import jax
@@ -231,23 +311,42 @@ def _print_result(result: "Result", out: Path) -> None:
         f"Next: evolute show {out}\n"
         f"      evolute evaluate {out} --steps 150000",
         soft_wrap=True,
+        markup=False,
     )
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluate
 
+RunArgument = tyro.conf.Positional[
+    Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="Run folder.", help_behavior_hint="(needed)")]
+]
+
+
+def _folder(given: Path | None) -> Path:
+    if given is None:
+        raise UserError("no run folder is given; name the one that `evolute train` named, such as runs/NAME.")
+    return given
+
+
+def _whole_number(flag: str, text: str, least: int) -> int:
+    value = _value(text)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int or value < least:
+        raise UserError(f"{flag} is {text}; it must be a whole number, at least {least}, such as {max(least, 10)}.")
+    return value
+
 
 @dataclass(frozen=True)
 class EvaluateFlags:
-    """Play deterministic episodes with a run's best policy; only completed episodes count (RL Baselines3 Zoo's protocol)."""
+    """Play deterministic episodes with a run's best policy; only completed ones count (RL Baselines3 Zoo)."""
 
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    steps: int | None = None
-    """Environment steps to play (default: 150000, unless --episodes is given)."""
-    episodes: int | None = None
+    run: RunArgument = None
+    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 150000)")] = None
+    """Environment steps to play."""
+    episodes: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
     """Episodes to play instead of a number of steps."""
-    seed: int = 0
+    seed: SeedFlag = "0"
     """Seed of the first episode."""
 
 
@@ -259,21 +358,25 @@ def _evaluate(flags: EvaluateFlags) -> None:
 
     if flags.steps is not None and flags.episodes is not None:
         raise UserError("both --steps and --episodes are given; choose one.")
-    for name, value in (("--steps", flags.steps), ("--episodes", flags.episodes)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}; it must be a positive number, such as 10.")
-    policy = RunFolder.open(flags.run).best_policy()
+    steps = _whole_number("--steps", flags.steps or "150000", least=1)
+    episodes = None if flags.episodes is None else _whole_number("--episodes", flags.episodes, least=1)
+    seed = _whole_number("--seed", flags.seed, least=0)
+    policy = RunFolder.open(_folder(flags.run)).best_policy()
     environment = Environment(policy.env)
-    if flags.episodes is not None:
-        seeds = list(range(flags.seed, flags.seed + flags.episodes))
-        result = evaluate.by_episodes(environment, policy.unit_action, seeds)
+    if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
+        raise UserError(
+            f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "
+            "observations or actions; install the versions that the run's metadata.json names."
+        )
+    if episodes is not None:
+        result = evaluate.by_episodes(environment, policy.unit_action, list(range(seed, seed + episodes)))
     else:
-        result = evaluate.by_steps(environment, policy.unit_action, flags.steps or 150_000, flags.seed)
+        result = evaluate.by_steps(environment, policy.unit_action, steps, seed)
     if not result.returns:
-        raise UserError(f"no episode ended within {flags.steps} steps; raise --steps.")
+        raise UserError(f"--steps is {steps}, and no episode ended within them; raise it or give --episodes.")
     print(
-        f"{policy.env}: return {number(result.mean)} ± {number(result.std)} over {len(result.returns)} completed episodes "
-        f"({sum(result.lengths):,} steps), deterministic policy"
+        f"{policy.env}: return {number(result.mean)} ± {number(result.std)} over {len(result.returns)} "
+        f"completed episodes ({sum(result.lengths):,} steps), deterministic policy"
     )
 
 
@@ -284,15 +387,14 @@ def _evaluate(flags: EvaluateFlags) -> None:
 class ShowFlags:
     """Print a run's leaderboard, lineage, hyperparameters and learning curves; also while it trains."""
 
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
+    run: RunArgument = None
 
 
 def _show(flags: ShowFlags) -> None:
     from evolute.display import console, curves_table, leaderboard_table, lineage_table
     from evolute.records import RunFolder
 
-    folder, screen = RunFolder.open(flags.run), console()
+    folder, screen = RunFolder.open(_folder(flags.run)), console()
     metrics, events, result = folder.metrics(), folder.events(), folder.result()
     if not metrics:
         screen.print("No interval has ended yet.")
@@ -317,12 +419,11 @@ def standings(metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> li
 class DemoFlags:
     """Train a mixed population of four on HalfCheetah-v4, in a few minutes on two cores."""
 
-    seed: int = 0
+    seed: SeedFlag = "0"
     """Seed of everything random in the run."""
-    out: Path | None = None
-    """Folder for the run's records (default: runs/<env>-<mix>-<seed>-<time>)."""
-    quiet: bool = False
-    """Print nothing while training."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint=f"(default: {OUT})")] = None
+    """Folder for the run's records; must not hold a run yet."""
+    quiet: QuietFlag = False
 
 
 def _demo(flags: DemoFlags) -> None:
@@ -334,7 +435,7 @@ def _demo(flags: DemoFlags) -> None:
         "HalfCheetah-v4",
         mix={"adam": 2, "kfac": 1, "diag_ggn": 1},
         steps=20_000,
-        seed=flags.seed,
+        seed=_value(flags.seed),
         actor_layers=(64, 64),
         critic_layers=(64, 64),
         batch_size=128,
@@ -343,3 +444,7 @@ def _demo(flags: DemoFlags) -> None:
         episodes=2,
     )
     train_and_report(run, flags.out or default_folder(run.env, run.mix, run.seed), quiet=flags.quiet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What a run is: one frozen record, its presets, its TOML form. Every mistake is one sentence with the value, rule and fix."""
+"""What a run is: one frozen record, its presets, its TOML form; a mistake is one sentence with value, rule and fix."""
 
 import dataclasses
 import math
@@ -20,8 +20,10 @@ _PRESET: Any = None
 
 
 def _option(help: str, default: Any = _PRESET) -> Any:
-    factory = {"default_factory": lambda: dict(default)} if isinstance(default, dict) else {"default": default}
-    return dataclasses.field(**factory, metadata={"help": help})
+    metadata = {"help": help}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Run:
 
     env: str = dataclasses.field(metadata={"help": "Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0."})
     mix: dict[str, int] = _option(
-        "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2.", {"adam": 1}
+        "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2.",
+        {"adam": 1},
     )
     steps: int = _option("Environment steps of each member.")
     seed: int = _option("Seed of everything random in the run.", 0)
@@ -52,9 +55,7 @@ class Run:
     learning_starts: int = _option("Environment steps of uniformly random actions before the first update.")
     buffer_size: int = _option("Transitions in each member's replay buffer.")
     batch_size: int = _option("Transitions in a batch.")
-    optimizers: dict[str, Any] = _option(
-        "Options by optimizer, such as kfac.damping=0.1 or kfac.actor.learning_rate=0.03.", {}
-    )
+    optimizers: dict[str, Any] = _option("Options by optimizer, such as kfac.damping=0.1 or kfac.actor.learning_rate=0.03.", {})
 
     # population-based training
     interval: int = _option("Environment steps of a member between two evolutions.", 10_000)
@@ -82,7 +83,7 @@ class Run:
         """Fill in the preset, resolve the optimizers' options, and check everything."""
         if not isinstance(self.env, str) or not self.env.strip():
             raise UserError(f"env is {self.env!r}; it must name a Gymnasium environment, such as HalfCheetah-v4.")
-        if self.preset not in PRESETS:
+        if not isinstance(self.preset, str) or self.preset not in PRESETS:
             raise UserError(
                 f"unknown preset {self.preset!r}{closest(str(self.preset), PRESETS)}; choose from {', '.join(PRESETS)}."
             )
@@ -132,7 +133,7 @@ class Run:
         return self.bounds.get(name, BOUNDS[name])
 
     def interval_steps(self, kind: str, length: int) -> int:
-        """Return how many of an interval's `length` steps a kind takes (gradient steps only, where shrink = 'gradient')."""
+        """Return how many of an interval's `length` steps a kind takes (of gradient alone, if shrink = 'gradient')."""
         own = self.steps_per_interval.get(kind, self.interval)
         return round(length * own / self.interval)
 
@@ -205,9 +206,18 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "factors": (lambda x: x and all(0 < f < math.inf for f in x), "one or more positive numbers", "0.8 1.2"),
 }
 
+# Of fields without a rule of their own.
+_EXAMPLES = {
+    "mix": "adam=1",
+    "optimizers": "kfac.damping=0.1",
+    "steps_per_interval": "kfac=3000",
+    "perturb": "batch_size",
+    "bounds": "batch_size=64,512",
+}
+
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """Return the value as the field's type, or raise UserError. TOML knows lists, not tuples, and 1 where 1.0 is meant."""
+    """Return the value as the field's type, or raise UserError. TOML has lists for tuples, and 1 where 1.0 is meant."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_typed(name, item, arguments[0]) for item in value)
@@ -224,7 +234,9 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
         hint, "a list" if origin is tuple else "a table of names and values"
     )
-    raise UserError(f"{name} is {value!r}; it must be {wanted}.")
+    field = name.partition(".")[0]
+    example = _RULES[field][2] if field in _RULES else _EXAMPLES.get(field)
+    raise UserError(f"{name} is {value!r}; it must be {wanted}{f', such as {example}' if example else ''}.")
 
 
 def _check(run: Run) -> None:
@@ -252,7 +264,7 @@ def _check(run: Run) -> None:
             )
         if not 0 < steps <= run.interval:
             raise UserError(
-                f"steps_per_interval.{kind} is {steps}; it must be positive and at most the interval of {run.interval} steps."
+                f"steps_per_interval.{kind} is {steps}; it must be positive and at most the interval, {run.interval}."
             )
     for kind in run.mix:
         share = run.steps_per_interval.get(kind, run.interval) / run.interval if run.shrink == "both" else 1.0
@@ -276,15 +288,18 @@ def _shown(value: Any) -> str:
 
 def _check_bounds(run: Run) -> None:
     for name, pair in run.bounds.items():
-        ok = isinstance(pair, list | tuple) and len(pair) == 2
-        ok = ok and all(isinstance(x, int | float) and not isinstance(x, bool) for x in pair) and 0 < pair[0] < pair[1] < math.inf
-        if not ok:
-            raise UserError(f"bounds.{name} is {pair!r}; it must be two positive numbers, least first, such as 0.001, 0.1.")
+        whole = name == "batch_size"
+        ok = isinstance(pair, list | tuple) and len(pair) == 2 and all(type(x) in (int, float) for x in pair)
+        if not ok or not 0 < pair[0] <= pair[1] < math.inf or (whole and any(x != int(x) for x in pair)):
+            rule = "two positive whole numbers" if whole else "two positive numbers"
+            example = "64, 512" if whole else "0.001, 0.1"
+            raise UserError(f"bounds.{name} is {_shown(pair)}; it must be {rule}, least first, such as {example}.")
         run.bounds[name] = (pair[0], pair[1])
     low, high = run.bounds_of("batch_size")
     if "batch_size" in run.perturb and high > run.buffer_size:
         # Exploration must not grow a batch beyond the buffer.
-        run.bounds["batch_size"] = (min(low, run.batch_size), run.buffer_size)
+        low = low if "batch_size" in run.bounds else min(low, run.batch_size)
+        run.bounds["batch_size"] = (min(low, run.buffer_size), run.buffer_size)
     for kind in run.mix if len(run.kinds) > 1 else ():
         start = run.initial_hyperparameters(kind)
         for name in run.perturbed(kind):
@@ -318,13 +333,26 @@ def _resolved_optimizers(run: Run, learning_rate: float) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` on top; tables are merged key by key, except a mix, which replaces the whole."""
+    """Return `base` with `over` on top; tables are merged key by key, except a mix, which replaces the whole.
+
+    An optimizer's option for both networks also replaces what lies below for each network.
+    """
     merged = dict(base)
     for name, value in over.items():
         old = merged.get(name)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping) and name != "mix"
-        merged[name] = merge(old, value) if both else value  # type: ignore[arg-type]
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and name != "mix":
+            value = merge(_uncovered(old, value), value)
+        merged[name] = value
     return merged
+
+
+def _uncovered(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's options less those of a single network that `over` sets for both."""
+    left = dict(options)
+    for role in optimizers.ROLES:
+        if isinstance(own := left.get(role), Mapping):
+            left[role] = {option: value for option, value in own.items() if option not in over}
+    return left
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -333,8 +361,10 @@ def read(path: Path) -> dict[str, Any]:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"the configuration file {str(path)!r} does not exist; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the configuration file {str(path)!r} cannot be read: {error}.") from None
+    except OSError as error:
+        raise UserError(f"the configuration file {str(path)!r} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the configuration file {str(path)!r} is not UTF-8 text; save it as such.") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"the configuration file {str(path)!r} is not valid TOML: {error}.") from None
     known = [field.name for field in dataclasses.fields(Run)]
@@ -355,5 +385,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return value
-
-

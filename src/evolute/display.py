@@ -1,4 +1,4 @@
-"""What a person sees: a live table on a terminal, plain lines elsewhere, and the tables of a finished run. Imports no JAX."""
+"""What a person sees: a live table on a terminal, plain lines elsewhere, tables of a finished run. Imports no JAX."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from evolute.engine import Progress
+    from evolute.state import Progress
 
 
 def number(value: float | None) -> str:
@@ -40,7 +40,7 @@ def rates(hyperparameters: dict[str, float]) -> list[str]:
     return [f"{h['batch_size']:.0f}", pair("learning_rate"), pair("damping")]
 
 
-RATE_COLUMNS = ("batch", "learn. rate", "damping")
+RATE_COLUMNS = ("batch", "rate", "damping")
 
 
 def console() -> Console:
@@ -50,7 +50,9 @@ def console() -> Console:
 
 
 def _table(title: str, columns: Iterable[str], left: Iterable[str] = ("kind",)) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
     return table
@@ -84,12 +86,13 @@ class LiveTable:
         self._live.update(self._draw(progress), refresh=True)
 
     def _draw(self, progress: "Progress") -> Group:
+        state = progress.state
         table = _table(
-            f"{progress.run.env}, interval {min(progress.interval + 1, progress.intervals)} of {progress.intervals}",
-            ("member", "kind", "fitness", "change", *RATE_COLUMNS, "parent", "contained"),
+            f"{state.run.env}, interval {min(state.interval + 1, state.intervals)} of {state.intervals}",
+            ("member", "kind", "fitness", "change", *RATE_COLUMNS, "parent", "events"),
         )
         best = max((f for f in self._fitness.values() if math.isfinite(f)), default=None)
-        for member in progress.members:
+        for member in state.members:
             fitness = self._fitness.get(member.slot)
             change = self._changes.get(member.slot, math.nan)
             table.add_row(
@@ -101,8 +104,10 @@ class LiveTable:
                 "-" if member.parent is None else str(member.parent),
                 f"{self._contained.get(member.slot, 0.0):.0f}",
             )
-        bar = ProgressBar(total=progress.run.steps, completed=progress.steps, width=40)
-        return Group(table, bar, Text(status(progress), style="dim"))
+        foot = Table.grid()
+        foot.add_row(ProgressBar(total=state.run.steps, completed=progress.steps, width=60))
+        foot.add_row(Text(status(progress), style="dim"))
+        return Group(table, foot)
 
 
 class PlainLines:
@@ -144,12 +149,12 @@ def contained(row: dict[str, Any]) -> float:
 
 def status(progress: "Progress") -> str:
     """Return steps, rate and time left."""
-    total = sum(member.environment_steps for member in progress.members)
+    total = sum(member.environment_steps for member in progress.state.members)
     rate = total / progress.elapsed if progress.elapsed else 0.0
-    left = progress.elapsed * (progress.run.steps - progress.steps) / progress.steps if progress.steps else math.nan
+    left = progress.elapsed * (progress.state.run.steps - progress.steps) / progress.steps if progress.steps else math.nan
     return (
-        f"{progress.steps:,} of {progress.run.steps:,} steps; population {total:,} steps, {rate:,.0f} per second; "
-        f"{duration(progress.elapsed)} elapsed, {duration(left) if math.isfinite(left) else 'unknown'} left"
+        f"{progress.steps:,} of {progress.state.run.steps:,} steps; population {total:,}, {rate:,.0f} per second; "
+        f"{duration(progress.elapsed)} gone, {duration(left) if math.isfinite(left) else 'unknown'} left"
     )
 
 
@@ -164,9 +169,7 @@ def exploit_line(event: dict[str, Any]) -> str:
 
 def leaderboard_table(rows: list[dict[str, Any]]) -> Table:
     """Return the members, best first."""
-    table = _table(
-        "Leaderboard", ("rank", "member", "kind", "fitness", *RATE_COLUMNS, "parent", "env steps", "updates")
-    )
+    table = _table("Leaderboard", ("#", "member", "kind", "fitness", *RATE_COLUMNS, "parent", "steps"))
     for row in rows:
         table.add_row(
             str(row["rank"]),
@@ -176,7 +179,6 @@ def leaderboard_table(rows: list[dict[str, Any]]) -> Table:
             *rates(row["hyperparameters"]),
             "-" if row["parent"] is None else str(row["parent"]),
             f"{row['environment_steps']:,}",
-            f"{row['gradient_steps']:,}",
         )
     return table
 
@@ -185,7 +187,7 @@ def lineage_table(events: list[dict[str, Any]]) -> Table:
     """Return every exploit, oldest first."""
     table = _table(
         "Lineage (who copied whom)",
-        ("steps", "member", "kind", "fitness", "parent", "its kind", "its fitness", *RATE_COLUMNS),
+        ("steps", "member", "kind", "fitness", "parent", "its kind", "fitness", *RATE_COLUMNS),
         ("kind", "its kind"),
     )
     for event in events:
@@ -221,6 +223,11 @@ def curves_table(metrics: list[dict[str, Any]]) -> Table:
         values = [row["fitness"] for row in rows]
         finite = [v for v in values if v is not None]
         table.add_row(
-            str(slot), rows[0]["kind"], number(values[0]), number(values[-1]), number(max(finite, default=None)), sparkline(values)
+            str(slot),
+            rows[0]["kind"],
+            number(values[0]),
+            number(values[-1]),
+            number(max(finite, default=None)),
+            sparkline(values),
         )
     return table

@@ -3,15 +3,16 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from evolute import evaluate, evolve, optimizers, placement, randomness, td3
+from evolute import evaluate, evolve, optimizers, placement, randomness, report, td3
 from evolute.config import Run
 from evolute.environments import Environment
+from evolute.errors import UserError
 from evolute.evaluate import Evaluation
 from evolute.evolve import Exploit, Standing
 from evolute.placement import Group
@@ -19,81 +20,12 @@ from evolute.policy import Policy
 from evolute.population import Member
 from evolute.randomness import POPULATION, Purpose
 from evolute.records import RunFolder
-from evolute.replay import ReplayBuffer, bucket
+from evolute.replay import ReplayBuffer, Sample, bucket
+from evolute.state import Best, Observer, Progress, Result, State
 from evolute.td3 import Algorithm, Report
 
 # Seconds between two reports of progress.
 PROGRESS_PERIOD = 0.25
-
-
-class Best(NamedTuple):
-    """The best policy ever seen, by fitness."""
-
-    policy: Policy
-    fitness: float
-    slot: int
-    kind: str
-    environment_steps: int
-
-
-@dataclass
-class State:
-    """Everything that changes while a run trains."""
-
-    run: Run
-    members: list[Member]
-    groups: list[Group]
-    evaluation_environment: Environment
-    # Of a population that trains beside others; part of every random stream's name.
-    population: int = 0
-    interval: int = 0
-    best: Best | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def steps_done(self) -> int:
-        """Steps of the run's clock: those of a member that takes every step of every interval."""
-        return min(self.interval * self.run.interval, self.run.steps)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What an observer is told while a run trains, a few times a second and at every interval's end."""
-
-    run: Run
-    members: list[Member]
-    interval: int
-    intervals: int
-    # The clock: environment steps of a member that takes every step.
-    steps: int
-    elapsed: float
-    # Rows of metrics and evolution events of the interval that just ended; empty in between.
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run leaves behind.
-
-    Attributes:
-        policy: the best policy ever seen, `policy(obs) -> action` in the environment's units.
-        evaluation: of that policy, on episodes that no fitness was measured on.
-        leaderboard: one row per member, best first.
-        lineage: every exploit, in order.
-        summary: what result.json holds.
-        folder: the run folder, if there is one.
-    """
-
-    policy: Policy
-    evaluation: Evaluation
-    leaderboard: list[dict[str, Any]]
-    lineage: list[dict[str, Any]]
-    summary: dict[str, Any]
-    folder: Path | None
-
-
-Observer = Callable[[Progress], None]
 
 
 def train(run: Run, out: str | Path | None = None, observer: Observer | None = None) -> Result:
@@ -113,28 +45,26 @@ def train(run: Run, out: str | Path | None = None, observer: Observer | None = N
     started = time.perf_counter()
     placement.use_all_cores(len(run.kinds))
     state = start(run)
-    folder = RunFolder.create(Path(out), run) if out is not None else None
-    lineage: list[dict[str, Any]] = []
-    intervals = math.ceil(run.steps / run.interval)
+    try:
+        folder = RunFolder.create(Path(out), run) if out is not None else None
+        lineage: list[dict[str, Any]] = []
 
-    def tell(steps: int, rows: list[dict[str, Any]] = [], events: list[dict[str, Any]] = []) -> None:  # noqa: B006
-        if observer is not None:
-            elapsed = time.perf_counter() - started
-            observer(Progress(run, state.members, state.interval, intervals, steps, elapsed, rows, events))
+        def tell(steps: int, rows: list[dict[str, Any]] | None = None, events: list[dict[str, Any]] | None = None) -> None:
+            if observer is not None:
+                observer(Progress(state, steps, time.perf_counter() - started, rows or [], events or []))
 
-    while state.interval < intervals:
-        state.seconds = dict.fromkeys(("rollout", "learn", "evaluate", "evolve", "record"), 0.0)
-        reports = rollout_and_learn(state, tell)
-        evaluations = evaluate_members(state, reports)
-        state.interval += 1
-        exploits = evolve_members(state) if state.interval < intervals else []
-        rows, events = record(state, folder, reports, evaluations, exploits)
-        lineage += events
-        tell(state.steps_done, rows, events)
-
-    result = finish(state, lineage, folder, time.perf_counter() - started)
-    close(state)
-    return result
+        while state.interval < state.intervals:
+            state.seconds = dict.fromkeys(("rollout", "learn", "evaluate", "evolve", "record"), 0.0)
+            reports = rollout_and_learn(state, tell)
+            evaluations = evaluate_members(state, reports)
+            state.interval += 1
+            exploits = evolve_members(state) if state.interval < state.intervals else []
+            rows, events = record(state, folder, reports, evaluations, exploits)
+            lineage += events
+            tell(state.steps_done, rows, events)
+        return finish(state, lineage, folder, time.perf_counter() - started)
+    finally:
+        close(state)
 
 
 # -------------------------------------------------------------------------------------------------------------- start
@@ -147,10 +77,13 @@ def start(run: Run, population: int = 0) -> State:
         environment = Environment(run.env)
         buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
         members.append(Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer))
-    programs = {kind: placement.make_programs(algorithm_of(run, kind, members[0].environment)) for kind in run.mix}
+    algorithms = {kind: algorithm_of(run, kind, members[0].environment) for kind in run.mix}
+    programs = {kind: placement.make_programs(algorithm) for kind, algorithm in algorithms.items()}
     for kind, slots, device in placement.deal(run.kinds, run.placement):
-        keys = [randomness.key(run.seed, population, slot, 0, Purpose.INITIALISE) for slot in slots]
-        groups.append(Group(slots, kind, programs[kind], device, keys))
+        learners = [
+            td3.init(randomness.generator(run.seed, population, slot, 0, Purpose.INITIALISE), algorithms[kind]) for slot in slots
+        ]
+        groups.append(Group(slots, kind, programs[kind], device, learners))
     return State(run, members, groups, Environment(run.env), population)
 
 
@@ -182,37 +115,40 @@ def rollout_and_learn(state: State, tell: Callable[[int], None]) -> list[Report]
         for group in state.groups:
             own = run.interval_steps(group.kind, length)
             if run.shrink == "gradient":
-                advance(state, group, tick, updates=(tick + 1) * own // length - tick * own // length)
+                advance(state, group, updates=(tick + 1) * own // length - tick * own // length)
             elif tick < own:
-                advance(state, group, tick, updates=1)
+                advance(state, group, updates=1)
         if (now := time.perf_counter()) - told > PROGRESS_PERIOD:
             tell(state.steps_done + tick + 1)
             told = now
     began = time.perf_counter()
-    reports = {slot: report for group in state.groups for slot, report in zip(group.slots, group.reports(), strict=True)}
+    by_slot = {slot: sums for group in state.groups for slot, sums in zip(group.slots, group.reports(), strict=True)}
     state.seconds["learn"] += time.perf_counter() - began
-    return [reports[member.slot] for member in state.members]
+    return [by_slot[member.slot] for member in state.members]
 
 
 def begin_interval(state: State, group: Group) -> None:
     """Give a group's members the interval's random streams, reset their environments, and ask for the first actions."""
-
-    def stream(slot: int, purpose: Purpose) -> np.random.Generator:
-        return randomness.generator(state.run.seed, state.population, slot, state.interval, purpose)
-
-    members = [state.members[slot] for slot in group.slots]
+    run, members = state.run, [state.members[slot] for slot in group.slots]
     for member in members:
-        reset_seed = int(stream(member.slot, Purpose.ENVIRONMENT).integers(2**31))
-        member.begin_interval(reset_seed, stream(member.slot, Purpose.WARM_UP), stream(member.slot, Purpose.REPLAY))
-    keys = [
-        randomness.key(state.run.seed, state.population, slot, state.interval, Purpose.LEARN) for slot in group.slots
-    ]
-    group.begin_interval([member.hyperparameters for member in members], keys)
-    if members[0].environment_steps >= state.run.learning_starts:
-        group.act(np.stack([member.observation for member in members]), tick=0)
+        names = (run.seed, state.population, member.slot, state.interval)
+        member.begin_interval(partial(randomness.generator, *names))
+    group.begin_interval([member.hyperparameters for member in members])
+    if members[0].environment_steps >= run.learning_starts:
+        group.act(observations(members), noises(members))
 
 
-def advance(state: State, group: Group, tick: int, updates: int) -> None:
+def observations(members: list[Member]) -> np.ndarray:
+    """Return the members' observations [M, O]."""
+    return np.stack([member.observation for member in members])
+
+
+def noises(members: list[Member]) -> np.ndarray:
+    """Return exploration noise of the members [M, A]."""
+    return np.stack([member.noise() for member in members])
+
+
+def advance(state: State, group: Group, updates: int) -> None:
     """Take one environment step of a group's members and start their next update (if `updates`) or action."""
     run, members = state.run, [state.members[slot] for slot in group.slots]
     # Members of a group share kind and schedule, so one's count speaks for all.
@@ -226,24 +162,22 @@ def advance(state: State, group: Group, tick: int, updates: int) -> None:
     for member, action in zip(members, actions, strict=True):
         member.advance(action)
     stepped = time.perf_counter()
-    obs = np.stack([member.observation for member in members])
     if updates and members[0].environment_steps > run.learning_starts:
-        learn(state, group, members, obs, tick + 1)
+        learn(state, group, members)
     elif members[0].environment_steps >= run.learning_starts:
-        group.act(obs, tick + 1)
+        group.act(observations(members), noises(members))
     state.seconds["rollout"] += stepped - acted
     state.seconds["learn"] += time.perf_counter() - stepped + acted - began
 
 
-def learn(state: State, group: Group, members: list[Member], obs: np.ndarray, tick: int) -> None:
+def learn(state: State, group: Group, members: list[Member]) -> None:
     """Start one update of a group's members, gathering the curvature first of those whose optimizer is new."""
     padded = bucket(max(member.hyperparameters.batch_size for member in members))
     for member in members:
         if member.needs_burn_in:
             burn_in(state, group, member, padded)
-    batches = [member.replay.sample(member.replay_rng, member.hyperparameters.batch_size, padded) for member in members]
-    rows, weights = (np.stack(part) for part in zip(*batches, strict=True))
-    group.learn(rows, weights, obs, tick)
+    samples = [member.sample(padded) for member in members]
+    group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
     for member in members:
         member.gradient_steps += 1
 
@@ -253,10 +187,8 @@ def burn_in(state: State, group: Group, member: Member, padded: int) -> None:
     run = state.run
     roles = zip(optimizers.ROLES, optimizers.networks_of(member.kind), strict=True)
     count = max(run.optimizers[name][role].get("burn_in", 0) for role, name in roles)
-    names = (run.seed, state.population, member.slot, state.interval, Purpose.BURN_IN)
-    rng = randomness.generator(*names)
-    batches = [member.replay.sample(rng, member.hyperparameters.batch_size, padded) for _ in range(count)]
-    group.burn_in(member.slot, batches, randomness.key(*names))
+    rng = randomness.generator(run.seed, state.population, member.slot, state.interval, Purpose.BURN_IN)
+    group.burn_in(member.slot, [member.sample(padded, rng) for _ in range(count)])
     member.needs_burn_in = False
 
 
@@ -284,10 +216,10 @@ def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
     return [evaluation for _, evaluation in sorted(evaluations, key=lambda pair: pair[0])]
 
 
-def every_update_left_out(report: Report) -> bool:
+def every_update_left_out(sums: Report) -> bool:
     """Return whether a member learnt nothing all interval because no update of a network was finite."""
-    network_updates = 2 * report.updates + report.actor_updates
-    return bool(network_updates > 0 and report.contained.steps >= network_updates)
+    network_updates = 2 * sums.updates + sums.actor_updates
+    return bool(network_updates > 0 and sums.contained.steps >= network_updates)
 
 
 # ------------------------------------------------------------------------------------------------------------- evolve
@@ -336,118 +268,36 @@ def record(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Write the interval's metrics, events and best policy; return the metric rows and the events."""
     began = time.perf_counter()
-    events = [event_row(state, exploit) for exploit in exploits]
+    events = [report.event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
-        metrics_row(state, member, before.get(member.slot, member.hyperparameters), report, evaluation)
-        for member, report, evaluation in zip(state.members, reports, evaluations, strict=True)
+        report.metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation)
+        for member, learnt, evaluation in zip(state.members, reports, evaluations, strict=True)
     ]
     if folder is not None:
         for event in events:
             folder.append_event(event)
         if state.best is not None:
-            folder.write_best(state.best.policy, describe(state.best))
+            folder.write_best(state.best.policy, report.describe(state.best))
         state.seconds["record"] += time.perf_counter() - began
         for row in rows:
             folder.append_metrics({**row, "seconds": state.seconds})
     return rows, events
 
 
-def metrics_row(state: State, member: Member, hyper: Any, report: Report, evaluation: Evaluation) -> dict[str, Any]:
-    """Return one member's metrics of the interval that just ended; `hyper` is what it trained with."""
-    returns, updates, actor_updates = member.finished_returns, max(report.updates, 1.0), max(report.actor_updates, 1.0)
-    return {
-        "interval": state.interval,
-        "steps": state.steps_done,
-        "member": member.slot,
-        "kind": member.kind,
-        "fitness": evaluation.mean,
-        "fitness_std": evaluation.std,
-        "episode_length": float(np.mean(evaluation.lengths)) if evaluation.lengths else math.nan,
-        "training_return": float(np.mean(returns)) if returns else math.nan,
-        "training_episodes": len(returns),
-        "environment_steps": member.environment_steps,
-        "gradient_steps": member.gradient_steps,
-        "population_environment_steps": sum(m.environment_steps for m in state.members),
-        "critic_loss": report.critic_loss / updates,
-        "actor_loss": report.actor_loss / actor_updates,
-        "q_value": report.q_value / updates,
-        "contained_statistics": report.contained.statistics,
-        "contained_inverses": report.contained.inverses,
-        "contained_steps": report.contained.steps,
-        "hyperparameters": hyper._asdict(),
-    }
-
-
-def event_row(state: State, exploit: Exploit) -> dict[str, Any]:
-    """Return one exploit as an event."""
-    child, parent = exploit.child, exploit.parent
-    return {
-        "event": "exploit",
-        "interval": state.interval,
-        "steps": state.steps_done,
-        "member": child.slot,
-        "parent": parent.slot,
-        "member_kind": child.kind,
-        "parent_kind": parent.kind,
-        "member_fitness": child.fitness,
-        "parent_fitness": parent.fitness,
-        "optimizer_state": "copied" if exploit.same_kind and state.run.copy_optimizer_state else "new",
-        "old_hyperparameters": child.hyperparameters._asdict(),
-        "new_hyperparameters": exploit.hyperparameters._asdict(),
-    }
-
-
-def describe(best: Best) -> dict[str, Any]:
-    """Return where the best policy came from."""
-    return {
-        "fitness": best.fitness,
-        "member": best.slot,
-        "kind": best.kind,
-        "environment_steps": best.environment_steps,
-    }
-
-
 def finish(state: State, lineage: list[dict[str, Any]], folder: RunFolder | None, wall_seconds: float) -> Result:
     """Evaluate the best policy on fresh episodes and write the result."""
     run, best = state.run, state.best
     if best is None:
-        raise RuntimeError("no member ever had a finite fitness")
+        raise UserError(
+            "every member diverged before its first evaluation, so there is no policy to keep; lower the learning rates "
+            "or raise the dampings."
+        )
     rng = randomness.generator(run.seed, state.population, POPULATION, 0, Purpose.FINAL_EVALUATION)
     seeds = rng.integers(2**31, size=run.final_episodes).tolist()
     evaluation = evaluate.by_episodes(state.evaluation_environment, best.policy.unit_action, seeds)
-    order = evolve.ranked([Standing(m.slot, m.kind, m.fitness, m.hyperparameters) for m in state.members])
-    leaderboard = [
-        {
-            "rank": rank,
-            "member": standing.slot,
-            "kind": standing.kind,
-            "fitness": standing.fitness,
-            "parent": state.members[standing.slot].parent,
-            "environment_steps": state.members[standing.slot].environment_steps,
-            "gradient_steps": state.members[standing.slot].gradient_steps,
-            "hyperparameters": standing.hyperparameters._asdict(),
-        }
-        for rank, standing in enumerate(order, start=1)
-    ]
-    summary = {
-        "env": run.env,
-        "mix": run.mix,
-        "seed": run.seed,
-        "best": {
-            **describe(best),
-            "return_mean": evaluation.mean,
-            "return_std": evaluation.std,
-            "episodes": len(evaluation.returns),
-            "returns": evaluation.returns,
-        },
-        "leaderboard": leaderboard,
-        "steps_per_member": run.steps,
-        "population_environment_steps": sum(m.environment_steps for m in state.members),
-        "population_gradient_steps": sum(m.gradient_steps for m in state.members),
-        "exploits": len(lineage),
-        "wall_seconds": wall_seconds,
-    }
+    leaderboard = report.leaderboard(state.members)
+    summary = report.summary(state, best, evaluation, leaderboard, len(lineage), wall_seconds)
     if folder is not None:
         folder.write_result(summary)
     return Result(best.policy, evaluation, leaderboard, lineage, summary, folder.path if folder is not None else None)
@@ -458,5 +308,3 @@ def close(state: State) -> None:
     for member in state.members:
         member.environment.close()
     state.evaluation_environment.close()
-
-

@@ -4,7 +4,6 @@ No vector environment and no autoreset: the next observation of a transition is 
 Actions are in [-1, 1] outside and rescaled to the environment's bounds here.
 """
 
-import difflib
 import hashlib
 import platform
 import warnings
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from evolute.errors import UserError
+from evolute.errors import UserError, closest
 
 FINGERPRINT_STEPS = 200
 
@@ -50,7 +49,7 @@ class Environment:
         self._dtype = space.dtype
 
     def reset(self, seed: int | None = None) -> np.ndarray:
-        """Start an episode and return its first observation [O]; a seed also restarts the environment's own randomness."""
+        """Start an episode and return its first observation [O]; a seed restarts its randomness, too."""
         with _quiet():
             obs, _ = self._env.reset(seed=seed)
         return self._flat(obs)
@@ -72,19 +71,23 @@ class Environment:
 
 
 def _make(env_id: str) -> gymnasium.Env:
+    module = env_id[: env_id.rfind(":") + 1]
     try:
         with _quiet():
             # The checker wraps every step in tests that cost more than some environments do.
-            return gymnasium.make(env_id, disable_env_checker=True)
-    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound):
-        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1, cutoff=0.4)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UserError(f"unknown environment {env_id!r}{hint}; Gymnasium must know its id.") from None
+            env = gymnasium.make(env_id, disable_env_checker=True)
+    except gymnasium.error.UnregisteredEnv:
+        near = closest(env_id, [module + known for known in gymnasium.registry])
+        raise UserError(f"unknown environment {env_id!r}{near}; name one that Gymnasium knows, such as HalfCheetah-v4.") from None
     except Exception as error:
-        message = str(error).strip().splitlines()
+        message = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"the environment {env_id!r} cannot be created; its own message: {message[0] if message else type(error).__name__!r}."
+            f"the environment {env_id!r} cannot be created, as it says itself: {message!r}; mend it or choose another."
         ) from error
+    if env.spec is not None and module + env.spec.id != env_id:
+        env.close()
+        raise UserError(f"the environment {env_id!r} has no version; name it in full, such as {module + env.spec.id}.")
+    return env
 
 
 def _checked_shape(env_id: str, env: gymnasium.Env) -> Shape:
@@ -113,9 +116,10 @@ def _kind(space: gymnasium.Space) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Gymnasium's advice to prefer newer task versions: the v4 tasks are chosen on purpose."""
+    """Silence Gymnasium's advice on task versions: the v4 tasks are chosen on purpose, and a missing one is refused."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*", category=UserWarning)
         yield
 
 

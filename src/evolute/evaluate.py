@@ -8,7 +8,6 @@ import numpy as np
 
 from evolute.environments import Environment
 
-
 # Where an environment has no time limit of its own, an episode of evaluation is cut here and counted as it stands.
 LONGEST_EPISODE = 10_000
 
@@ -30,7 +29,9 @@ class Evaluation(NamedTuple):
         return float(np.std(self.returns)) if self.returns else math.nan
 
 
-def play(environment: Environment, act: Callable[[np.ndarray], np.ndarray], seed: int | None, limit: int) -> tuple[float, int, bool]:
+def play(
+    environment: Environment, act: Callable[[np.ndarray], np.ndarray], seed: int | None, limit: int
+) -> tuple[float, int, bool]:
     """Play one episode.
 
     Args:

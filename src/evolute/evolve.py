@@ -44,14 +44,16 @@ def replaced_count(members: int, truncation: float) -> int:
 
 def ranked(standings: Sequence[Standing]) -> list[Standing]:
     """Return the members best first; non-finite fitness is worst, ties go to the lower slot."""
-    return sorted(standings, key=lambda s: (not math.isfinite(s.fitness), -s.fitness if math.isfinite(s.fitness) else 0.0, s.slot))
+    return sorted(
+        standings, key=lambda s: (not math.isfinite(s.fitness), -s.fitness if math.isfinite(s.fitness) else 0.0, s.slot)
+    )
 
 
 def select(standings: Sequence[Standing], truncation: float, rng: np.random.Generator) -> list[tuple[Standing, Standing]]:
     """Pair each member to be replaced with a parent drawn from the best ones.
 
-    Broken members (non-finite fitness) are replaced even where they are more than the truncation asks for, and are never a
-    parent. Where all are broken nobody can be copied.
+    Broken members (non-finite fitness) are replaced even where they are more than the truncation asks for, and are
+    never a parent. Where all are broken nobody can be copied.
 
     Returns:
         (child, parent) pairs, children from the worst up.
@@ -67,9 +69,7 @@ def select(standings: Sequence[Standing], truncation: float, rng: np.random.Gene
     return [(child, parents[rng.integers(len(parents))]) for child in reversed(children)]
 
 
-def explore(
-    start: Hyperparameters, names: Sequence[str], run: Run, rng: np.random.Generator
-) -> Hyperparameters:
+def explore(start: Hyperparameters, names: Sequence[str], run: Run, rng: np.random.Generator) -> Hyperparameters:
     """Return the hyperparameters with each named one multiplied by its own random factor, within its bounds (E19)."""
     changed = {}
     # Draws follow the record's order, not the user's, so that the same set of names gives the same run.
@@ -89,7 +89,10 @@ def _whole(value: float, before: int, low: float, high: float) -> int:
 
 
 def evolve(
-    standings: Sequence[Standing], run: Run, select_rng: np.random.Generator, explore_rngs: Sequence[np.random.Generator]
+    standings: Sequence[Standing],
+    run: Run,
+    select_rng: np.random.Generator,
+    explore_rngs: Sequence[np.random.Generator],
 ) -> list[Exploit]:
     """Decide one evolution.
 

@@ -3,7 +3,7 @@
 They are data: arguments of the compiled programs, never constants in them. Changing one does not recompile.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Hyperparameters(NamedTuple):
     exploration_noise: float
 
 
-# Widest values that exploration may reach; `[evolution.bounds]` narrows or widens them.
+# Least and largest values that exploration may reach; a run's `bounds` narrow or widen them.
 BOUNDS: dict[str, tuple[float, float]] = {
     "batch_size": (32, 1024),
     "actor_learning_rate": (1e-6, 10.0),
@@ -41,4 +41,5 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 def as_arrays(members: list[Hyperparameters]) -> Hyperparameters:
     """Stack the hyperparameters of M members into float32 arrays [M] for a compiled program."""
-    return Hyperparameters(*(np.asarray(column, np.float32) for column in zip(*members, strict=True)))
+    columns: Any = (np.asarray(column, np.float32) for column in zip(*members, strict=True))
+    return Hyperparameters(*columns)

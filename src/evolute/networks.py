@@ -4,11 +4,13 @@ Axes: B samples, i inputs and o outputs of a layer. Hidden units are rectified; 
 output (the actor) applies tanh itself. docs/maths.md, E5.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Layer(NamedTuple):
@@ -21,22 +23,19 @@ class Layer(NamedTuple):
 MLP = tuple[Layer, ...]
 
 
-def init(key: jax.Array, sizes: Sequence[int]) -> MLP:
-    """Return an MLP with the given layer sizes [input, hidden..., output].
+def init(rng: np.random.Generator, sizes: Sequence[int]) -> MLP:
+    """Return an MLP with the given layer sizes [input, hidden..., output], as host arrays.
 
-    Weights and biases are uniform in ±1/sqrt(fan-in): PyTorch's default, which CleanRL and SB3 train from. The key is consumed.
+    Weights and biases are uniform in ±1/sqrt(fan-in): PyTorch's default, which CleanRL and SB3 train from. The generator is
+    consumed.
     """
-    layers = []
-    for layer_key, i, o in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True):
-        key_w, key_b = jax.random.split(layer_key)
+
+    def layer(i: int, o: int) -> Layer:
         bound = i**-0.5
-        layers.append(
-            Layer(
-                jax.random.uniform(key_w, (i, o), minval=-bound, maxval=bound),
-                jax.random.uniform(key_b, (o,), minval=-bound, maxval=bound),
-            )
-        )
-    return tuple(layers)
+        w, b = rng.uniform(-bound, bound, (i, o)), rng.uniform(-bound, bound, o)
+        return Layer(w.astype(np.float32), b.astype(np.float32))  # type: ignore[arg-type]
+
+    return tuple(layer(i, o) for i, o in itertools.pairwise(sizes))
 
 
 def forward(mlp: MLP, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -72,6 +71,5 @@ def pull_back_to_input(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.A
 def gradients(inputs: tuple[jax.Array, ...], pulled: tuple[jax.Array, ...], weights: jax.Array) -> MLP:
     """Return Σ_n weights_n ā_n g_nᵀ for every layer: the gradient when `pulled` holds the losses' cotangents (E5)."""
     return tuple(
-        Layer(x.T @ weighted, weighted.sum(0))
-        for x, weighted in zip(inputs, (g * weights[:, None] for g in pulled), strict=True)
+        Layer(x.T @ weighted, weighted.sum(0)) for x, weighted in zip(inputs, (g * weights[:, None] for g in pulled), strict=True)
     )

@@ -6,6 +6,8 @@ kind is one group and its members are a batch axis. Programs are dispatched with
 while the others' updates run.
 """
 
+import contextlib
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,60 +18,56 @@ import numpy as np
 
 from evolute import hyperparameters, td3
 from evolute.hyperparameters import Hyperparameters
-from evolute.replay import unpack
+from evolute.replay import Batch, Sample, unpack
 from evolute.td3 import Algorithm, Learner, Report
+
+# What jax.local_devices() lists; jax.Device is no class that a type checker accepts.
+Device = Any
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a kind; every argument but the counters has a leading axis [M] of members."""
+    """The compiled programs of a kind. Every argument but the last of `learn` has a leading axis [M] of members."""
 
-    init: Any  # (keys) -> learners
-    act: Any  # (learners, obs [M, O], hyper, keys, tick) -> actions [M, A]
-    learn: Any  # (learners, reports, rows, weights, obs, hyper, keys, tick, step) -> (learners, reports, actions)
-    burn_in: Any  # (learners, rows, weights, hyper, keys, tick) -> learners
+    act: Any  # (learners, obs [M, O], hyper, noise [M, A]) -> actions [M, A]
+    learn: Any  # (learners, reports, samples, obs, hyper, noise, step) -> (learners, reports, actions)
+    burn_in: Any  # (learners, samples, hyper) -> learners
     reset_optimizers: Any  # (learners) -> learners
 
 
 def use_all_cores(members: int) -> None:
     """Ask JAX for a CPU device per core, as far as there are members for them; must come before JAX's first computation."""
-    import os
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
+    # RuntimeError: JAX has started, its devices are what they are, and the run is only slower.
+    with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(1, min(cores, members)))
-    except RuntimeError:
-        # JAX has started: its devices are what they are, and the run is only slower.
-        pass
 
 
 def make_programs(algorithm: Algorithm) -> Programs:
     """Return the programs of one kind. They compile on first use, once per batch bucket and device."""
 
-    def act(learner: Learner, obs: jax.Array, hyper: Hyperparameters, key: jax.Array, tick: jax.Array) -> jax.Array:
-        return td3.explore(learner.actor, obs, hyper.exploration_noise, jax.random.fold_in(key, 2 * tick))
+    def act(learner: Learner, obs: jax.Array, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
+        return td3.explore(learner.actor, obs, hyper, noise)
 
-    def batch(rows: jax.Array, weights: jax.Array):
-        return unpack(rows, weights, algorithm.observations, algorithm.actions)
+    def batch(sample: Any) -> Batch:
+        return unpack(sample.rows, sample.weights, algorithm.observations, algorithm.actions)
 
-    def learn(learner, report, rows, weights, obs, hyper, key, tick, step):  # noqa: ANN001
-        learn_key = jax.random.fold_in(key, 2 * tick + 1)
-        learner, update = td3.learn(learner, batch(rows, weights), hyper, learn_key, step, algorithm)
+    def learn(learner: Learner, report: Report, sample: Any, obs: Any, hyper: Hyperparameters, noise: Any, step: Any) -> Any:
+        learner, update = td3.learn(learner, batch(sample), hyper, sample.noise, step, algorithm)
         # The next action comes with the update: one call per step, and the freshest policy acts.
-        return learner, jax.tree.map(jnp.add, report, update), act(learner, obs, hyper, key, tick)
+        return learner, jax.tree.map(jnp.add, report, update), act(learner, obs, hyper, noise)
 
-    def burn_in(learner, rows, weights, hyper, key, tick):  # noqa: ANN001
-        return td3.burn_in(learner, batch(rows, weights), hyper, jax.random.fold_in(key, tick), algorithm)
+    def burn_in(learner: Learner, sample: Any, hyper: Hyperparameters) -> Learner:
+        return td3.burn_in(learner, batch(sample), hyper, sample.noise, algorithm)
 
     return Programs(
-        init=jax.jit(_over_members(partial(td3.init, algorithm=algorithm), shared=0)),
-        act=jax.jit(_over_members(act, shared=1)),
-        learn=jax.jit(_over_members(learn, shared=2), donate_argnums=(0, 1)),
-        burn_in=jax.jit(_over_members(burn_in, shared=1), donate_argnums=0),
-        reset_optimizers=jax.jit(_over_members(partial(td3.reset_optimizers, algorithm=algorithm), shared=0)),
+        act=jax.jit(_over_members(act)),
+        learn=jax.jit(_over_members(learn, shared=1), donate_argnums=(0, 1)),
+        burn_in=jax.jit(_over_members(burn_in), donate_argnums=0),
+        reset_optimizers=jax.jit(_over_members(partial(td3.reset_optimizers, algorithm=algorithm))),
     )
 
 
-def _over_members(one: Any, shared: int) -> Any:
+def _over_members(one: Any, shared: int = 0) -> Any:
     """Return a function of one member as a function of M members; the last `shared` arguments are common to all.
 
     A single member is not batched at all: its program is the function itself. Common arguments stay scalars inside, so that a
@@ -95,40 +93,33 @@ class Group:
         updates: learner updates done so far; shared by the members, so schedules are one branch for all.
     """
 
-    def __init__(self, slots: Sequence[int], kind: str, programs: Programs, device: jax.Device, keys: Sequence[jax.Array]):
-        """Make new learners; one key per member, each consumed."""
+    def __init__(self, slots: Sequence[int], kind: str, programs: Programs, device: Device, learners: Sequence[Learner]):
+        """Take new learners without optimizer states, one per slot."""
         self.slots = list(slots)
         self.kind = kind
         self.updates = 0
         self._programs = programs
         self._device = device
-        self._learners: Learner = programs.init(self._place(jnp.stack(list(keys))))
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *learners)
+        self._learners: Learner = programs.reset_optimizers(self._place(stacked))
         self._actions: Any = None
-        self.begin_interval([hyperparameters.Hyperparameters(*([0] * len(Hyperparameters._fields)))] * len(slots), keys)
+        self._hyper: Any = None
+        self._reports: Any = None
 
-    def begin_interval(self, members: Sequence[Hyperparameters], keys: Sequence[jax.Array]) -> None:
-        """Take the hyperparameters and keys that hold for the coming interval, and start its report."""
-        count = len(self.slots)
+    def begin_interval(self, members: Sequence[Hyperparameters]) -> None:
+        """Take the hyperparameters that hold for the coming interval, and start its report."""
         self._hyper = self._place(hyperparameters.as_arrays(list(members)))
-        self._keys = self._place(jnp.stack(list(keys)))
-        self._reports: Report = self._place(jax.tree.map(lambda x: np.zeros((count, *x.shape), np.float32), td3.no_report()))
+        shapes = jax.eval_shape(td3.no_report)
+        self._reports = self._place(jax.tree.map(lambda x: np.zeros((len(self.slots), *x.shape), x.dtype), shapes))
 
-    def act(self, obs: np.ndarray, tick: int) -> None:
-        """Start computing exploring actions for observations [M, O]; `tick` counts the interval's environment steps."""
-        self._actions = self._programs.act(self._learners, obs, self._hyper, self._keys, np.uint32(tick))
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> None:
+        """Start computing exploring actions for observations [M, O] with standard normal noise [M, A]."""
+        self._actions = self._programs.act(self._learners, obs, self._hyper, noise)
 
-    def learn(self, rows: np.ndarray, weights: np.ndarray, obs: np.ndarray, tick: int) -> None:
-        """Start one update from packed batches [M, B, W] and weights [M, B], and the actions that follow it."""
+    def learn(self, sample: Sample, obs: np.ndarray, noise: np.ndarray) -> None:
+        """Start one update from a sample of every member [M, ...], and the actions that follow it as in `act`."""
         self._learners, self._reports, self._actions = self._programs.learn(
-            self._learners,
-            self._reports,
-            rows,
-            weights,
-            obs,
-            self._hyper,
-            self._keys,
-            np.uint32(tick),
-            np.int32(self.updates),
+            self._learners, self._reports, sample, obs, self._hyper, noise, np.int32(self.updates)
         )
         self.updates += 1
 
@@ -141,14 +132,12 @@ class Group:
         fetched = jax.device_get(self._reports)
         return [jax.tree.map(lambda x, n=n: float(x[n]), fetched) for n in range(len(self.slots))]
 
-    def burn_in(self, slot: int, batches: Sequence[tuple[np.ndarray, np.ndarray]], key: jax.Array) -> None:
-        """Let one member's optimizers gather curvature from (rows [B, W], weights [B]) batches. The key is consumed."""
+    def burn_in(self, slot: int, samples: Sequence[Sample]) -> None:
+        """Let one member's optimizers gather curvature from samples."""
         hyper = jax.tree.map(lambda x: x[self._index(slot)][None], self._hyper)
         learner = jax.tree.map(lambda x: x[None], self._device_learner(slot))
-        for tick, (rows, weights) in enumerate(batches):
-            learner = self._programs.burn_in(
-                learner, rows[None], weights[None], hyper, self._place(key[None]), np.uint32(tick)
-            )
+        for sample in samples:
+            learner = self._programs.burn_in(learner, jax.tree.map(lambda x: x[None], sample), hyper)
         self._store(slot, jax.tree.map(lambda x: x[0], learner))
 
     def take(self, slot: int) -> Learner:
@@ -163,7 +152,9 @@ class Group:
     def put(self, slot: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
         if reset_optimizers:
-            batched = self._place(jax.tree.map(lambda x: np.asarray(x)[None], learner._replace(actor_state=(), critic_states=((), ()))))
+            batched = self._place(
+                jax.tree.map(lambda x: np.asarray(x)[None], learner._replace(actor_state=(), critic_states=((), ())))
+            )
             learner = jax.tree.map(lambda x: x[0], self._programs.reset_optimizers(batched))
         self._store(slot, self._place(learner))
 
@@ -185,7 +176,7 @@ class Group:
         return jax.device_put(tree, self._device)
 
 
-def deal(kinds: Sequence[str], placement: str) -> list[tuple[str, list[int], jax.Device]]:
+def deal(kinds: Sequence[str], placement: str) -> list[tuple[str, list[int], Device]]:
     """Return (kind, slots, device) for every group of a population.
 
     Args:

@@ -1,5 +1,6 @@
-"""A deterministic policy that runs with NumPy alone, and its file: weights in safetensors, which cannot execute code."""
+"""A deterministic policy that needs NumPy alone, and its file: weights in safetensors, which cannot execute code."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,15 @@ class Policy:
             layers = description["layers"]
             weights = [(tensors[f"{n}.w"], tensors[f"{n}.b"]) for n in range(len(layers) - 1)]
             shapes = [(w.shape, b.shape) for w, b in weights]
-            if shapes != [((i, o), (o,)) for i, o in zip(layers[:-1], layers[1:], strict=True)]:
+            if not weights or shapes != [((i, o), (o,)) for i, o in itertools.pairwise(layers)]:
                 raise ValueError(f"the weights' shapes {shapes} do not match the layers {layers}")
-            return cls(weights, description["action_low"], description["action_high"], description["env"])
+            policy = cls(weights, description["action_low"], description["action_high"], str(description["env"]))
+            if not policy.low.shape == policy.high.shape == (layers[-1],):
+                raise ValueError(f"the action bounds do not match the layers {layers}")
+            return policy
         except FileNotFoundError as error:
             raise UserError(f"there is no policy in {str(folder)!r}: {Path(error.filename).name!r} is missing.") from None
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise UserError(f"the policy in {str(folder)!r} is damaged: {error}.") from None
+        except KeyError as error:
+            raise UserError(f"the policy in {str(folder)!r} is damaged: {error} is missing; train it again.") from None
+        except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+            raise UserError(f"the policy in {str(folder)!r} is damaged: {error}; train it again.") from None

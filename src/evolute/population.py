@@ -1,12 +1,14 @@
 """The members of a population as the host sees them; their networks live in placement's groups."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from evolute.environments import Environment
 from evolute.hyperparameters import Hyperparameters
-from evolute.replay import ReplayBuffer
+from evolute.randomness import Purpose
+from evolute.replay import ReplayBuffer, Sample
 
 
 @dataclass
@@ -30,17 +32,19 @@ class Member:
     observation: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     warm_up_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     replay_rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    noise_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     episode_return: float = 0.0
     finished_returns: list[float] = field(default_factory=list)
 
-    def begin_interval(self, reset_seed: int, warm_up_rng: np.random.Generator, replay_rng: np.random.Generator) -> None:
+    def begin_interval(self, stream: Callable[[Purpose], np.random.Generator]) -> None:
         """Start an interval with random streams of its own.
 
         The environment is reset, so an episode that the last interval's end cut counts as truncated.
         """
-        self.observation = self.environment.reset(reset_seed)
-        self.warm_up_rng = warm_up_rng
-        self.replay_rng = replay_rng
+        self.observation = self.environment.reset(int(stream(Purpose.ENVIRONMENT).integers(2**31)))
+        self.warm_up_rng = stream(Purpose.WARM_UP)
+        self.replay_rng = stream(Purpose.REPLAY)
+        self.noise_rng = stream(Purpose.NOISE)
         self.episode_return = 0.0
         self.finished_returns = []
 
@@ -51,6 +55,16 @@ class Member:
         if noise:
             action = np.clip(action + noise * rng.standard_normal(shape), -1.0, 1.0)
         return action.astype(np.float32)
+
+    def noise(self) -> np.ndarray:
+        """Return standard normal noise [A] for an exploring action."""
+        return self.noise_rng.standard_normal(self.environment.shape.actions, np.float32)
+
+    def sample(self, padded: int, rng: np.random.Generator | None = None) -> Sample:
+        """Draw a batch of this member's size, padded to the compiled one, and its noise."""
+        rng = rng or self.replay_rng
+        rows, weights = self.replay.sample(rng, self.hyperparameters.batch_size, padded)
+        return Sample(rows, weights, rng.standard_normal((padded, self.environment.shape.actions), np.float32))
 
     def advance(self, action: np.ndarray) -> None:
         """Take an action [A] in [-1, 1], remember the transition, and start a new episode where this one ended."""

@@ -1,5 +1,6 @@
-"""A run folder: plain data that cannot execute code. TOML, JSON and safetensors; see README for the files. Imports no JAX."""
+"""A run folder: data that cannot run code, in TOML, JSON and safetensors; README lists the files. Imports no JAX."""
 
+import errno
 import json
 import math
 import os
@@ -34,18 +35,14 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, run: Any) -> "RunFolder":
         """Make a folder for a run; raises UserError where it holds one already or cannot be written."""
+        import jax
+
         from evolute.config import to_toml
         from evolute.environments import physics_fingerprint, versions
 
         refuse_existing(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / CONFIG_FILE).write_text(to_toml(run), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"the folder {str(path)!r} cannot be written: {error.strerror}; choose another with --out.") from None
         folder = cls(path)
-        import jax
-
+        # Before anything is written: the fingerprint plays the environment, which may fail.
         metadata = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": versions(),
@@ -53,9 +50,14 @@ class RunFolder:
             "cores": os.cpu_count(),
             "physics_fingerprint": physics_fingerprint(run.env),
         }
-        folder._write_json(METADATA_FILE, metadata)
-        (path / METRICS_FILE).touch()
-        (path / EVENTS_FILE).touch()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / CONFIG_FILE).write_text(to_toml(run), encoding="utf-8")
+            folder._write_json(METADATA_FILE, metadata)
+            (path / METRICS_FILE).touch()
+            (path / EVENTS_FILE).touch()
+        except OSError as error:
+            raise _unwritable(path, error) from None
         return folder
 
     @classmethod
@@ -115,34 +117,55 @@ class RunFolder:
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
             value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{str(self.path / name)!r} cannot be read: {error}.") from None
+        except OSError as error:
+            raise _unreadable(self.path / name, error) from None
+        except ValueError:
+            value = None
         if not isinstance(value, dict):
-            raise UserError(f"{str(self.path / name)!r} is damaged: it must hold one JSON object.")
+            raise UserError(f"{str(self.path / name)!r} is damaged: it must hold one JSON object; train the run again.")
         return value
 
     def _read_lines(self, name: str) -> list[dict[str, Any]]:
         try:
             lines = (self.path / name).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{str(self.path / name)!r} cannot be read: {error}.") from None
+        except OSError as error:
+            raise _unreadable(self.path / name, error) from None
+        except UnicodeDecodeError:
+            raise UserError(f"{str(self.path / name)!r} is damaged: it is not UTF-8 text; train the run again.") from None
         rows = []
         for number, line in enumerate(lines, start=1):
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
-                raise UserError(f"{str(self.path / name)!r} is damaged in line {number}: it is not JSON.") from None
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{str(self.path / name)!r} is damaged in line {number}: it must be a JSON object; remove it.")
+            rows.append(row)
         return rows
 
 
 def refuse_existing(path: Path) -> None:
     """Raise UserError where a folder already holds a run, or is something else than a folder."""
-    if (path / CONFIG_FILE).exists():
-        raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out, or remove it first.")
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{str(path)!r} is a file; choose a folder with --out.")
-    if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"the folder {str(path)!r} is not empty; choose another with --out.")
+    try:
+        if (path / CONFIG_FILE).exists():
+            raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out, or remove it first.")
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{str(path)!r} is a file; choose a folder with --out.")
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(f"the folder {str(path)!r} is not empty; choose another with --out.")
+        above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise PermissionError(errno.EACCES, f"{str(above)!r} is no folder that you may write to")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"the folder {str(path)!r} cannot be written: {error.strerror}; choose another with --out.")
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{str(path)!r} cannot be read: {error.strerror}; the run folder is incomplete, so train again.")
 
 
 def _finite(value: Any) -> Any:

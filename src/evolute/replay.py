@@ -1,8 +1,8 @@
 """A ring buffer of transitions per member, kept in host memory.
 
 It stays out of the compiled programs: a buffer that travels through them is copied whole every step. A row is one transition,
-packed as float32 [obs, action, reward, next obs, terminated], so that a batch is one gather and one transfer. A row is complete in
-itself: no transition can join two episodes.
+packed as float32 [obs, action, reward, next obs, terminated], so that a batch is one gather and one transfer. A row is
+complete in itself: no transition can join two episodes.
 """
 
 from typing import NamedTuple
@@ -20,6 +20,14 @@ class Batch(NamedTuple):
     next_obs: jax.Array  # [B, O]
     terminated: jax.Array  # [B], 0 or 1
     weight: jax.Array  # [B], sums to one; zero where a row only pads the batch
+
+
+class Sample(NamedTuple):
+    """What an update draws: a packed batch and its noise; with a leading axis [M] inside a group."""
+
+    rows: np.ndarray  # [B, W]
+    weights: np.ndarray  # [B]
+    noise: np.ndarray  # [B, A], standard normal
 
 
 def row_width(observations: int, actions: int) -> int:

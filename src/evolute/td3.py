@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from evolute import networks
 from evolute.hyperparameters import Hyperparameters
@@ -56,27 +57,12 @@ def no_report() -> Report:
     return Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields[:-1]), contained=nothing_contained())
 
 
-def init(key: jax.Array, algorithm: Algorithm) -> Learner:
-    """Return a new learner with targets equal to the networks. The key is consumed."""
-    key_actor, key_first, key_second = jax.random.split(key, 3)
+def init(rng: np.random.Generator, algorithm: Algorithm) -> Learner:
+    """Return new networks as host arrays, with targets equal to them, and no optimizer states yet. The generator is consumed."""
     o, a = algorithm.observations, algorithm.actions
-    actor = networks.init(key_actor, [o, *algorithm.actor_layers, a])
-    critics = (
-        networks.init(key_first, [o + a, *algorithm.critic_layers, 1]),
-        networks.init(key_second, [o + a, *algorithm.critic_layers, 1]),
-    )
-    return reset_optimizers(
-        Learner(
-            critics=critics,
-            critic_states=((), ()),
-            actor=actor,
-            actor_state=(),
-            # Copies, because the learner's arrays are donated to the programs that update them.
-            target_actor=jax.tree.map(jnp.copy, actor),
-            target_critics=jax.tree.map(jnp.copy, critics),
-        ),
-        algorithm,
-    )
+    actor = networks.init(rng, [o, *algorithm.actor_layers, a])
+    first, second = (networks.init(rng, [o + a, *algorithm.critic_layers, 1]) for _ in range(2))
+    return Learner((first, second), ((), ()), actor, (), actor, (first, second))
 
 
 def reset_optimizers(learner: Learner, algorithm: Algorithm) -> Learner:
@@ -93,10 +79,9 @@ def act(actor: MLP, obs: jax.Array) -> jax.Array:
     return jnp.tanh(networks.apply(actor, obs))
 
 
-def explore(actor: MLP, obs: jax.Array, noise: jax.Array, key: jax.Array) -> jax.Array:
-    """Return an action [A] for training: Gaussian noise of standard deviation `noise`, clipped to [-1, 1]."""
-    action = act(actor, obs)
-    return jnp.clip(action + noise * jax.random.normal(key, action.shape), -1.0, 1.0)
+def explore(actor: MLP, obs: jax.Array, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
+    """Return an action [A] for training, with standard normal `noise` [A] scaled and added, clipped to [-1, 1]."""
+    return jnp.clip(act(actor, obs) + hyper.exploration_noise * noise, -1.0, 1.0)
 
 
 def targets(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
@@ -138,14 +123,12 @@ def critic_tape(critic: MLP, batch: Batch, target: jax.Array) -> tuple[MLP, Tape
     return networks.gradients(inputs, slopes, batch.weight), tape, loss, jnp.vdot(batch.weight, q[:, 0])
 
 
-def actor_tape(
-    actor: MLP, critic: MLP, batch: Batch, key: jax.Array, exact: bool
-) -> tuple[MLP, Tape, jax.Array]:
+def actor_tape(actor: MLP, critic: MLP, batch: Batch, noise: jax.Array, exact: bool) -> tuple[MLP, Tape, jax.Array]:
     """Return the actor's gradient, its tape and its loss [] (E3, E16).
 
     The loss is -Q of the first critic. The curvature is the natural metric of a deterministic policy, the identity as output
     Hessian in action space (Silver et al. 2014, section 4.3): with `exact` one pull-back per action dimension, otherwise one
-    of a random sign vector, whose outer product is the identity on average. The key is consumed.
+    of random signs, whose outer product is the identity on average: the signs of `noise` [B, A], standard normal.
     """
     z, inputs = networks.forward(actor, batch.obs)
     action = jnp.tanh(z)
@@ -156,7 +139,7 @@ def actor_tape(
     if exact:
         columns = [jnp.zeros_like(action).at[:, k].set(1.0) for k in range(action.shape[-1])]
     else:
-        columns = [jax.random.rademacher(key, action.shape, action.dtype)]
+        columns = [jnp.where(noise < 0, -1.0, 1.0).astype(action.dtype)]
     # A loop, not vmap: products of matrices with a batch axis are slow on a CPU.
     roots = [networks.pull_back(actor, inputs, column * through_tanh) for column in columns]
     sensitivities = tuple(jnp.stack(layer) for layer in zip(*roots, strict=True))
@@ -164,13 +147,13 @@ def actor_tape(
     return networks.gradients(inputs, pulled, batch.weight), tape, -jnp.vdot(batch.weight, q[:, 0])
 
 
-def polyak(target: Any, online: Any, tau: jax.Array) -> Any:
+def polyak(target: Any, online: Any, tau: jax.Array | float) -> Any:
     """Move the targets towards the networks by the fraction tau (E4)."""
     return jax.tree.map(lambda t, p: t + tau * (p - t), target, online)
 
 
 def learn(
-    learner: Learner, batch: Batch, hyper: Hyperparameters, key: jax.Array, step: jax.Array, algorithm: Algorithm
+    learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, algorithm: Algorithm
 ) -> tuple[Learner, Report]:
     """Do one update of the critics, and at every `policy_delay`-th one of the actor and all targets.
 
@@ -178,19 +161,18 @@ def learn(
         learner: the member before the update.
         batch: B transitions; weights sum to one.
         hyper: the member's hyperparameters, each [].
-        key: consumed.
+        noise: standard normal [B, A], for the target actions and for the actor's curvature.
         step: [] how many updates the cohort has done; shared by its members, so that the delay is one branch for all.
         algorithm: what is fixed.
 
     Returns:
         The learner after the update and what it reports.
     """
-    key_noise, key_probe = jax.random.split(key)
-    target = targets(learner, batch, hyper, jax.random.normal(key_noise, batch.action.shape))
+    target = targets(learner, batch, hyper, noise)
     learner, report = update_critics(learner, batch, target, hyper, step, algorithm)
 
     def delayed(learner: Learner) -> tuple[Learner, Report]:
-        learner, report = update_actor(learner, batch, hyper, key_probe, step // algorithm.policy_delay, algorithm)
+        learner, report = update_actor(learner, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
         return move_targets(learner, hyper.tau), report
 
     def not_yet(learner: Learner) -> tuple[Learner, Report]:
@@ -220,18 +202,18 @@ def update_critics(
 
 
 def update_actor(
-    learner: Learner, batch: Batch, hyper: Hyperparameters, key: jax.Array, step: jax.Array, algorithm: Algorithm
+    learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, algorithm: Algorithm
 ) -> tuple[Learner, Report]:
-    """Do one optimizer step of the actor; `step` counts the actor's updates. The key is consumed."""
+    """Do one optimizer step of the actor; `step` counts the actor's updates, `noise` [B, A] is standard normal."""
     optimizer = algorithm.actor_optimizer
-    gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, key, optimizer.exact_tape)
+    gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
     rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
     updates, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
     report = no_report()._replace(actor_updates=jnp.ones(()), actor_loss=loss, contained=contained)
     return learner._replace(actor=jax.tree.map(jnp.add, learner.actor, updates), actor_state=state), report
 
 
-def move_targets(learner: Learner, tau: jax.Array) -> Learner:
+def move_targets(learner: Learner, tau: jax.Array | float) -> Learner:
     """Move all three targets towards their networks."""
     return learner._replace(
         target_actor=polyak(learner.target_actor, learner.actor, tau),
@@ -239,20 +221,17 @@ def move_targets(learner: Learner, tau: jax.Array) -> Learner:
     )
 
 
-def burn_in(
-    learner: Learner, batch: Batch, hyper: Hyperparameters, key: jax.Array, algorithm: Algorithm
-) -> Learner:
+def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, algorithm: Algorithm) -> Learner:
     """Let curvature optimizers gather a batch's statistics and refresh everything, without moving a parameter.
 
     A step at learning rate zero does it, because velocities hold changes of parameters. First-order optimizers are left alone:
     their moments would count the batch as a step.
     """
-    key_noise, key_probe = jax.random.split(key)
-    target = targets(learner, batch, hyper, jax.random.normal(key_noise, batch.action.shape))
+    target = targets(learner, batch, hyper, noise)
     still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
     first = jnp.zeros((), jnp.int32)
     if algorithm.critic_optimizer.burn_in:
         learner, _ = update_critics(learner, batch, target, still, first, algorithm)
     if algorithm.actor_optimizer.burn_in:
-        learner, _ = update_actor(learner, batch, still, key_probe, first, algorithm)
+        learner, _ = update_actor(learner, batch, still, noise, first, algorithm)
     return learner

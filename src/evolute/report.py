@@ -1,0 +1,110 @@
+"""What a run says of itself, as plain rows: metrics, events, leaderboard, summary."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from evolute.evaluate import Evaluation
+from evolute.evolve import Exploit, Standing, ranked
+from evolute.hyperparameters import Hyperparameters
+from evolute.population import Member
+from evolute.state import Best, State
+from evolute.td3 import Report
+
+
+def metrics_row(state: State, member: Member, hyper: Hyperparameters, report: Report, evaluation: Evaluation) -> dict[str, Any]:
+    """Return one member's metrics of the interval that just ended; `hyper` is what it trained with."""
+    returns, updates, actor_updates = member.finished_returns, max(report.updates, 1.0), max(report.actor_updates, 1.0)
+    return {
+        "interval": state.interval,
+        "steps": state.steps_done,
+        "member": member.slot,
+        "kind": member.kind,
+        "fitness": evaluation.mean,
+        "fitness_std": evaluation.std,
+        "episode_length": float(np.mean(evaluation.lengths)) if evaluation.lengths else math.nan,
+        "training_return": float(np.mean(returns)) if returns else math.nan,
+        "training_episodes": len(returns),
+        "environment_steps": member.environment_steps,
+        "gradient_steps": member.gradient_steps,
+        "population_environment_steps": sum(m.environment_steps for m in state.members),
+        "critic_loss": report.critic_loss / updates,
+        "actor_loss": report.actor_loss / actor_updates,
+        "q_value": report.q_value / updates,
+        "contained_statistics": report.contained.statistics,
+        "contained_inverses": report.contained.inverses,
+        "contained_steps": report.contained.steps,
+        "hyperparameters": hyper._asdict(),
+    }
+
+
+def event_row(state: State, exploit: Exploit) -> dict[str, Any]:
+    """Return one exploit as an event."""
+    child, parent = exploit.child, exploit.parent
+    return {
+        "event": "exploit",
+        "interval": state.interval,
+        "steps": state.steps_done,
+        "member": child.slot,
+        "parent": parent.slot,
+        "member_kind": child.kind,
+        "parent_kind": parent.kind,
+        "member_fitness": child.fitness,
+        "parent_fitness": parent.fitness,
+        "optimizer_state": "copied" if exploit.same_kind and state.run.copy_optimizer_state else "new",
+        "old_hyperparameters": child.hyperparameters._asdict(),
+        "new_hyperparameters": exploit.hyperparameters._asdict(),
+    }
+
+
+def describe(best: Best) -> dict[str, Any]:
+    """Return where the best policy came from."""
+    return {
+        "fitness": best.fitness,
+        "member": best.slot,
+        "kind": best.kind,
+        "environment_steps": best.environment_steps,
+    }
+
+
+def leaderboard(members: list[Member]) -> list[dict[str, Any]]:
+    """Return the members, best first."""
+    order = ranked([Standing(m.slot, m.kind, m.fitness, m.hyperparameters) for m in members])
+    return [
+        {
+            "rank": rank,
+            "member": standing.slot,
+            "kind": standing.kind,
+            "fitness": standing.fitness,
+            "parent": members[standing.slot].parent,
+            "environment_steps": members[standing.slot].environment_steps,
+            "gradient_steps": members[standing.slot].gradient_steps,
+            "hyperparameters": standing.hyperparameters._asdict(),
+        }
+        for rank, standing in enumerate(order, start=1)
+    ]
+
+
+def summary(
+    state: State, best: Best, evaluation: Evaluation, board: list[dict[str, Any]], exploits: int, wall_seconds: float
+) -> dict[str, Any]:
+    """Return what result.json holds."""
+    return {
+        "env": state.run.env,
+        "mix": state.run.mix,
+        "seed": state.run.seed,
+        "best": {
+            **describe(best),
+            "return_mean": evaluation.mean,
+            "return_std": evaluation.std,
+            "episodes": len(evaluation.returns),
+            "returns": evaluation.returns,
+        },
+        "leaderboard": board,
+        "steps_per_member": state.run.steps,
+        "population_environment_steps": sum(m.environment_steps for m in state.members),
+        "population_gradient_steps": sum(m.gradient_steps for m in state.members),
+        "exploits": exploits,
+        "wall_seconds": wall_seconds,
+    }

@@ -1,0 +1,86 @@
+"""The records of a run in progress and of its end."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evolute.config import Run
+from evolute.environments import Environment
+from evolute.evaluate import Evaluation
+from evolute.placement import Group
+from evolute.policy import Policy
+from evolute.population import Member
+
+
+class Best(NamedTuple):
+    """The best policy ever seen, by fitness."""
+
+    policy: Policy
+    fitness: float
+    slot: int
+    kind: str
+    environment_steps: int
+
+
+@dataclass
+class State:
+    """Everything that changes while a run trains."""
+
+    run: Run
+    members: list[Member]
+    groups: list[Group]
+    evaluation_environment: Environment
+    # Of a population that trains beside others; part of every random stream's name.
+    population: int = 0
+    interval: int = 0
+    best: Best | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def intervals(self) -> int:
+        """Intervals of the whole run; the last one may be cut short."""
+        return math.ceil(self.run.steps / self.run.interval)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the run's clock: those of a member that takes every step of every interval."""
+        return min(self.interval * self.run.interval, self.run.steps)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer is told while a run trains, a few times a second and at every interval's end."""
+
+    state: State
+    # The clock: environment steps of a member that takes every step.
+    steps: int
+    elapsed: float
+    # Rows of metrics and evolution events of the interval that just ended; empty in between.
+    rows: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves behind.
+
+    Attributes:
+        policy: the best policy ever seen, `policy(obs) -> action` in the environment's units.
+        evaluation: of that policy, on episodes that no fitness was measured on.
+        leaderboard: one row per member, best first.
+        lineage: every exploit, in order.
+        summary: what result.json holds.
+        folder: the run folder, if there is one.
+    """
+
+    policy: Policy
+    evaluation: Evaluation
+    leaderboard: list[dict[str, Any]]
+    lineage: list[dict[str, Any]]
+    summary: dict[str, Any]
+    folder: Path | None
+
+
+Observer = Callable[[Progress], None]

@@ -1,0 +1,31 @@
+"""Settings of every test: CPU, strict dtypes, and compiled programs kept between runs."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from hypothesis import settings
+
+# Examples differ from run to run elsewhere; here a failure must be seen again by whoever looks at it.
+settings.register_profile("evolute", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("evolute")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # jax_numpy_rank_promotion stays as it is: a bias is added to a batch by rank promotion in every layer.
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    # Parallel workers may read an entry that another one is still writing; JAX then compiles, and says so.
+    config.addinivalue_line("filterwarnings", "ignore:.*persistent compilation cache.*:UserWarning")
+
+
+@pytest.fixture
+def x64():
+    """Double precision, for oracles."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,213 @@
+"""What the command line says to a mistake: one sentence, exit code 2, nothing written."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from evolute import cli
+from evolute.config import Run, to_toml
+
+TRAIN = ("train", "probe_envs:Limit-v0")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty current folder; and JAX's cache is the tests', not the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "unused"))
+
+
+def refused(capsys, *words) -> str:
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(words))
+    out, err = capsys.readouterr()
+    assert end.value.code == 2
+    assert out == ""
+    assert re.fullmatch(r"evolute: [^\n]+\.\n", err), err
+    return err
+
+
+MISTAKES = [
+    (("train",), ["no environment is given", "such as: evolute train HalfCheetah-v4"]),
+    (("train", "HalfCheeta-v4"), ["unknown environment 'HalfCheeta-v4'", "did you mean 'HalfCheetah-v4'?"]),
+    (("train", "Hopper"), ["'Hopper' has no version", "such as Hopper-v5"]),
+    (("train", "CartPole-v1"), ["discrete actions", "TD3 needs continuous ones", "choose another"]),
+    (("train", "probe_envs:Broken-v0"), ["cannot be created", "'the licence of the simulator has expired.'"]),
+    (("train", "probe_envs:Image-v0"), ["must be a flat Box"]),
+    (("train", "no_such_module:Env-v0"), ["cannot be created", "No module named 'no_such_module'"]),
+    ((*TRAIN, "--mix", "adamm=1"), ["unknown optimizer 'adamm'", "did you mean 'adam'?", "choose from diag_ggn, kfac"]),
+    ((*TRAIN, "--mix", "adam=x"), ["mix.adam is 'x'", "whole number", "adam=1"]),
+    ((*TRAIN, "--mix", "adam"), ["--mix has 'adam'", "must be NAME=VALUE", "adam=6 kfac=2"]),
+    ((*TRAIN, "--mix", "adam="), ["--mix has 'adam='", "must be NAME=VALUE"]),
+    ((*TRAIN, "--mix", "=3"), ["--mix has '=3'", "must be NAME=VALUE"]),
+    ((*TRAIN, "--mix", "adam=0"), ["mix.adam is 0", "positive number of slots", "adam=1"]),
+    ((*TRAIN, "--mix"), ["mix is empty", "adam=1"]),
+    ((*TRAIN, "--mix", "adam=1", "adam=2"), ["--mix names 'adam' twice", "give it once"]),
+    ((*TRAIN, "--mix", "adam=1", "--mix", "kfac=1"), ["--mix is given twice", "with all its values"]),
+    ((*TRAIN, "--optimizers", "adam.learning_rate=0"), ["adam.actor.learning_rate is 0", "positive number"]),
+    ((*TRAIN, "--optimizers", "adam.learning_rate=-.5"), ["learning_rate is -0.5", "positive number"]),
+    ((*TRAIN, "--optimizers", "kfac.damping=0"), ["kfac.actor.damping is 0", "positive number"]),
+    ((*TRAIN, "--optimizers", "kfac..damping=1"), ["'kfac..damping=1'", "must be NAME=VALUE", "kfac.damping=0.1"]),
+    ((*TRAIN, "--optimizers", "kfac=1", "kfac.damping=1"), ["sets 'kfac' both as a value and as a table"]),
+    (
+        (*TRAIN, "--batch-size", "64", "--buffer-size", "63"),
+        ["batch_size is 64", "more than the 63", "lower batch_size"],
+    ),
+    ((*TRAIN, "--interval", "0"), ["interval is 0", "positive number of environment steps", "10000"]),
+    ((*TRAIN, "--interval", "-3"), ["interval is -3", "positive number of environment steps", "10000"]),
+    ((*TRAIN, "--interval", "soon"), ["interval is 'soon'", "whole number", "10000"]),
+    ((*TRAIN, "--interval", "1.5"), ["interval is 1.5", "whole number"]),
+    ((*TRAIN, "--interval"), ["missing value for argument '--interval'", "evolute train --help"]),
+    ((*TRAIN, "--intervall", "3"), ["unknown option '--intervall'", "did you mean '--interval'?", "--help"]),
+    ((*TRAIN, "adam=2"), ["unexpected word 'adam=2'", "evolute train --help"]),
+    ((*TRAIN, "--steps", "10_000"), ["steps is 10000", "the 10000 of learning_starts", "raise steps"]),
+    ((*TRAIN, "--actor-layers", "8", "x"), ["actor_layers is 'x'", "whole number"]),
+    ((*TRAIN, "--warm-up-noise", "maybe"), ["warm_up_noise is 'maybe'", "true or false"]),
+    ((*TRAIN, "--bounds", "batch_size=64"), ["bounds.batch_size is 64", "two positive whole numbers", "64, 512"]),
+    ((*TRAIN, "--preset", "papers"), ["unknown preset 'papers'", "did you mean 'paper'?"]),
+    ((*TRAIN, "--config", "nowhere.toml"), ["'nowhere.toml' does not exist", "check the path"]),
+    (("tarin",), ["unknown command 'tarin'", "did you mean 'train'?", "choose from train, evaluate, show, demo"]),
+    (("evaluate",), ["no run folder is given", "runs/NAME"]),
+    (("show",), ["no run folder is given", "runs/NAME"]),
+    (("evaluate", "nowhere"), ["'nowhere' does not exist", "check the path"]),
+    (("show", "nowhere"), ["'nowhere' does not exist", "check the path"]),
+    (("evaluate", "."), ["'.' holds no run", "it has no config.toml", "give the folder"]),
+    (("show", "."), ["'.' holds no run", "it has no config.toml", "give the folder"]),
+    (("evaluate", ".", "--steps", "5", "--episodes", "5"), ["both --steps and --episodes", "choose one"]),
+    (("evaluate", ".", "--episodes", "0"), ["--episodes is 0", "at least 1", "such as 10"]),
+    (("evaluate", ".", "--episodes", "few"), ["--episodes is few", "whole number", "such as 10"]),
+    (("evaluate", ".", "--seed", "-1"), ["--seed is -1", "at least 0"]),
+    (("demo", "--seed", "x"), ["seed is 'x'", "whole number"]),
+    (("demo", "Hopper-v4"), ["unexpected word 'Hopper-v4'", "evolute demo --help"]),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=lambda part: " ".join(part)[:50])
+def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(capsys, tmp_path, words, said):
+    err = refused(capsys, *words)
+    for part in said:
+        assert part in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("intervall = 3", ["unknown key 'intervall' in 'run.toml'", "did you mean 'interval'?"]),
+        ('steps = "many"', ["steps is 'many'", "whole number"]),
+        ("steps = true", ["steps is True", "whole number"]),
+        ("mix = 3", ["mix is 3", "a table of names and values"]),
+        ("env = [1]", ["env is [1]", "must name a Gymnasium environment"]),
+        ("env = ", ["'run.toml' is not valid TOML"]),
+        ("[optimizers.kfac]\ndampin = 1", ["optimizers.kfac has no option 'dampin'", "did you mean 'damping'?"]),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_the_same_way(capsys, tmp_path, content, said):
+    (tmp_path / "run.toml").write_text(content)
+    words = ("train", "--config", "run.toml") if content.startswith("env") else (*TRAIN, "--config", "run.toml")
+    err = refused(capsys, *words)
+    for part in said:
+        assert part in err
+    assert [file.name for file in tmp_path.iterdir()] == ["run.toml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("old", "'old' already holds a run; choose another with --out"),
+        ("full", "'full' is not empty; choose another with --out"),
+        ("file", "'file' is a file; choose a folder with --out"),
+        ("file/run", "'file/run' cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("command", [TRAIN, ("demo",)])
+def test_a_folder_in_use_is_refused_and_left_alone(capsys, tmp_path, name, said, command):
+    for folder in ("old", "full"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "old" / "config.toml").write_text("seed = 1")
+    (tmp_path / "full" / "notes").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = {file: file.is_file() and file.read_text() for file in tmp_path.rglob("*")}
+    assert said in refused(capsys, *command, "--out", name)
+    assert {file: file.is_file() and file.read_text() for file in tmp_path.rglob("*")} == before
+
+
+def test_a_mistake_in_the_environment_is_told_before_an_out_folder_is_made(capsys, tmp_path):
+    for env in ("Hoper-v4", "CartPole-v1", "probe_envs:Broken-v0", "probe_envs:Parts-v0"):
+        refused(capsys, "train", env, "--out", "deep/run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_run(folder, env="probe_envs:Limit-v0"):
+    """A run folder with a policy for three observations, which no probe environment but Bounds has."""
+    import numpy as np
+
+    from evolute.policy import Policy
+
+    folder.mkdir()
+    (folder / "config.toml").write_text(to_toml(Run("probe_envs:Limit-v0", mix={"kfac": 1})))
+    weights = [(np.zeros((3, 1), np.float32), np.zeros(1, np.float32))]
+    Policy(weights, np.array([-1.0]), np.array([1.0]), env).save(folder / "best", {})
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ("probe_envs:Limit-v0", "was trained on another 'probe_envs:Limit-v0' than the one installed here"),
+        ("Gone-v0", "unknown environment 'Gone-v0'"),
+    ],
+)
+def test_a_policy_that_does_not_fit_its_environment_is_not_played(capsys, tmp_path, env, said):
+    write_run(tmp_path / "run", env)
+    assert said in refused(capsys, "evaluate", "run")
+
+
+def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path):
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / "best" / "policy.json").unlink()
+    assert "there is no policy in 'run/best': 'policy.json' is missing" in refused(capsys, "evaluate", "run")
+    assert "'run/metrics.jsonl' cannot be read" in refused(capsys, "show", "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"member": 0}) + "\nhalf a li")
+    assert "'run/metrics.jsonl' is damaged in line 2" in refused(capsys, "show", "run")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "show", "demo"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_explains_every_option(capsys, command, flag):
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, flag])
+    out, err = capsys.readouterr()
+    assert (end.value.code, err) == (0, "")
+    assert f"usage: evolute {command}" in out
+    fields = {field.name: field for field in dataclasses.fields(Run)}
+    names = {
+        "train": [*fields.keys() - {"env"}, "config", "out", "quiet"],
+        "evaluate": ["steps", "episodes", "seed"],
+        "show": [],
+        "demo": ["seed", "out", "quiet"],
+    }[command]
+    plain = " ".join(re.sub(r"[│╭╮╰╯─|+]", " ", out).split())
+    explained = {part.split()[0]: part for part in re.split(r" (?=--[a-z])", plain) if "(default: " in part}
+    assert set(explained) - {"--help,"} == {"--" + name.replace("_", "-") for name in names}
+    for name in names if command == "train" else ():
+        if name not in ("config", "out", "quiet"):
+            assert fields[name].metadata["help"] in explained["--" + name.replace("_", "-")]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_usage_names_the_commands(capsys, words):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert all(f"evolute {command}" in out for command in ("train", "evaluate", "show", "demo"))
+
+
+def test_the_version_is_the_packages(capsys):
+    from evolute import __version__
+
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"{__version__}\n")

@@ -1,0 +1,291 @@
+"""The loop on real MuJoCo tasks and on toy ones with known answers."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+import evolute
+from evolute import engine
+from evolute.evolve import Exploit, Standing
+from evolute.hyperparameters import Hyperparameters
+
+TINY = {
+    "actor_layers": (16, 16),
+    "critic_layers": (16, 16),
+    "batch_size": 32,
+    "learning_starts": 50,
+    "episodes": 1,
+    "final_episodes": 1,
+}
+KINDS = ("adam", "diag_ggn", "kfac", "kfac_empirical")
+
+
+def train(env="InvertedPendulum-v4", **settings):
+    progress = []
+    result = evolute.train(evolute.Run(env, **(TINY | settings)), observer=progress.append)
+    rows = [row for p in progress for row in p.rows]
+    return result, rows
+
+
+def silent(_steps):
+    pass
+
+
+def leaves_equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another_one():
+    settings = {"mix": {"adam": 1, "kfac": 1}, "steps": 300, "interval": 100}
+    first, rows = train(**settings)
+    second, again = train(**settings)
+    other, _ = train(**settings, seed=1)
+    assert rows == again
+    assert first.lineage == second.lineage
+    assert leaves_equal(first.policy.weights, second.policy.weights)
+    assert not leaves_equal(first.policy.weights, other.policy.weights)
+
+
+def test_steps_updates_and_intervals_add_up():
+    result, rows = train(mix={"adam": 2}, steps=250, interval=100)
+    assert [row["steps"] for row in rows if row["member"] == 0] == [100, 200, 250]
+    last = rows[-1]
+    assert last["environment_steps"] == 250
+    assert last["population_environment_steps"] == 500
+    # One update per step once there are more steps than learning_starts.
+    assert last["gradient_steps"] == 250 - 50
+    assert result.summary["population_gradient_steps"] == 2 * 200
+
+
+@pytest.mark.parametrize(("shrink", "environment_steps", "updates"), [("both", 60, 60 - 50), ("gradient", 200, 45)])
+def test_fewer_steps_per_interval(shrink, environment_steps, updates):
+    # 30 of 100: with 'both', 60 environment steps of which those after the 50th update; with 'gradient' every environment
+    # step is taken and 30 of each 100 update, the first interval's only after the 50th step.
+    _, rows = train(mix={"adam": 1, "sgd": 1}, steps=200, interval=100, steps_per_interval={"sgd": 30}, shrink=shrink)
+    adam, sgd = rows[-2], rows[-1]
+    assert (adam["environment_steps"], adam["gradient_steps"]) == (200, 150)
+    assert (sgd["environment_steps"], sgd["gradient_steps"]) == (environment_steps, updates)
+
+
+def test_nobody_is_replaced_before_every_member_has_learnt():
+    _, rows = train(mix={"adam": 3}, steps=400, interval=100, learning_starts=250)
+    result, _ = train(mix={"adam": 3}, steps=400, interval=100, learning_starts=250)
+    assert len(rows) == 12
+    assert {event["steps"] for event in result.lineage} == {300}
+
+
+def test_a_single_agent_never_evolves():
+    result, rows = train(mix={"adam": 1}, steps=200, interval=50)
+    assert result.lineage == []
+    assert len(rows) == 4
+    assert len(result.leaderboard) == 1
+
+
+def test_warm_up_acts_uniformly_and_learning_begins_after_it():
+    run = evolute.Run("HalfCheetah-v4", **(TINY | {"steps": 400, "interval": 400, "learning_starts": 300}))
+    state = engine.start(run)
+    engine.rollout_and_learn(state, silent)
+    member, shape = state.members[0], state.members[0].environment.shape
+    actions = member.replay.rows[:, shape.observations : shape.observations + shape.actions]
+    assert member.gradient_steps == 100
+    # Uniform on [-1, 1] has variance 1/3; a policy of small random weights acts near zero with noise 0.1.
+    assert np.allclose(actions[:300].var(), 1 / 3, atol=0.03)
+    assert actions[301:].std(axis=0).mean() < 0.5
+    engine.close(state)
+
+
+def test_the_sb3_preset_adds_noise_to_the_warm_up():
+    def warm_up(preset):
+        run = evolute.Run(
+            "HalfCheetah-v4", preset=preset, **(TINY | {"steps": 400, "interval": 100, "learning_starts": 300})
+        )
+        state = engine.start(run)
+        engine.rollout_and_learn(state, silent)
+        engine.close(state)
+        return state.members[0].replay.rows[:100, 17:23]
+
+    # Clipped noise leaves actions exactly at a bound; a uniform draw never does.
+    assert (np.abs(warm_up("sb3")) == 1.0).any()
+    assert not (np.abs(warm_up("paper")) == 1.0).any()
+
+
+def test_no_transition_joins_two_episodes():
+    run = evolute.Run("probe_envs:Limit-v0", **(TINY | {"steps": 240, "interval": 40, "mix": {"adam": 1, "sgd": 1}}))
+    state = engine.start(run)
+    for _ in range(6):
+        engine.rollout_and_learn(state, silent)
+        state.interval += 1
+    for member in state.members:
+        shape = member.environment.shape
+        rows = member.replay.rows[: len(member.replay)]
+        obs, next_obs = rows[:, : shape.observations], rows[:, -1 - shape.observations : -1]
+        # The observation is (episode, step of the episode): a step stays in its episode and moves on by one.
+        assert np.array_equal(obs[:, 0], next_obs[:, 0])
+        assert np.array_equal(obs[:, 1] + 1, next_obs[:, 1])
+        # The limit truncates: nothing is ever marked as terminated.
+        assert not rows[:, -1].any()
+    engine.close(state)
+
+
+def populated(**settings):
+    """A population of four that has learnt a little, with its decided exploits not yet carried out."""
+    run = evolute.Run(
+        "InvertedPendulum-v4", **(TINY | {"mix": {"adam": 2, "kfac": 2}, "steps": 400, "interval": 100} | settings)
+    )
+    state = engine.start(run)
+    engine.rollout_and_learn(state, silent)
+    return state
+
+
+def exploit_of(state, child, parent, **changed):
+    def standing(slot, fitness):
+        member = state.members[slot]
+        return Standing(slot, member.kind, fitness, member.hyperparameters)
+
+    start = state.members[child].hyperparameters
+    return Exploit(standing(child, 0.0), standing(parent, 1.0), start._replace(**changed))
+
+
+def group_of(state, slot):
+    return next(group for group in state.groups if slot in group.slots)
+
+
+@pytest.mark.parametrize("placement", ["map", "vmap"])
+@pytest.mark.parametrize(("child", "parent"), [(0, 1), (2, 3), (0, 3), (2, 1)])
+def test_exploit_copies_networks_and_replay_and_treats_the_optimizer_by_kind(child, parent, placement):
+    state = populated(placement=placement)
+    other = ({0, 1, 2, 3} - {child, parent}).pop()
+    untouched = group_of(state, other).take(other)
+    engine.copy_member(state, exploit_of(state, child, parent, batch_size=40))
+    copy, original = group_of(state, child).take(child), group_of(state, parent).take(parent)
+    for part in ("actor", "critics", "target_actor", "target_critics"):
+        assert leaves_equal(getattr(copy, part), getattr(original, part))
+    a, b = state.members[child], state.members[parent]
+    assert np.array_equal(a.replay.rows[: len(a.replay)], b.replay.rows[: len(b.replay)])
+    assert len(a.replay) == len(b.replay) == 100
+    assert a.replay.rows is not b.replay.rows
+    assert a.hyperparameters.batch_size == 40
+    assert a.parent == parent
+    states = ("actor_state", "critic_states")
+    if a.kind == b.kind:
+        assert all(leaves_equal(getattr(copy, s), getattr(original, s)) for s in states)
+        assert not a.needs_burn_in
+    else:
+        # A new state knows nothing: all of an Adam's moments are zero, all of a K-FAC's factors, too.
+        moments = (
+            [copy.actor_state[0].mu, copy.actor_state[0].nu]
+            if a.kind == "adam"
+            else [copy.actor_state.A, copy.actor_state.velocity]
+        )
+        assert all(not leaf.any() for leaf in jax.tree.leaves(moments))
+        assert a.needs_burn_in
+    assert leaves_equal(group_of(state, other).take(other), untouched)
+    engine.close(state)
+
+
+def test_a_child_does_not_repeat_its_parent():
+    state = populated()
+    engine.copy_member(state, exploit_of(state, 0, 1))
+    state.interval += 1
+    engine.rollout_and_learn(state, silent)
+    child, parent = state.members[0].replay, state.members[1].replay
+    assert len(child) == len(parent) == 200
+    assert not np.array_equal(child.rows[100:200], parent.rows[100:200])
+    engine.close(state)
+
+
+def test_a_state_copied_before_its_first_update_is_still_burnt_in():
+    state = populated(learning_starts=150)
+    assert all(member.needs_burn_in for member in state.members)
+    engine.copy_member(state, exploit_of(state, 2, 3))
+    assert state.members[2].needs_burn_in
+    engine.close(state)
+
+
+def test_copying_the_optimizer_state_can_be_switched_off():
+    state = populated(copy_optimizer_state=False)
+    engine.copy_member(state, exploit_of(state, 0, 1))
+    copy = group_of(state, 0).take(0)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(copy.actor_state[0].mu))
+    engine.close(state)
+
+
+def test_a_broken_member_is_never_a_parent_and_is_replaced():
+    state = populated()
+    group = group_of(state, 1)
+    learner = group.take(1)
+    broken = learner._replace(actor=jax.tree.map(lambda x: np.full_like(x, np.nan), learner.actor))
+    group.put(1, broken, reset_optimizers=False)
+    reports = [jax.tree.map(float, engine.td3.no_report())] * 4
+    evaluations = engine.evaluate_members(state, reports)
+    assert math.isnan(evaluations[1].mean)
+    state.interval += 1
+    exploits = engine.evolve_members(state)
+    assert 1 in {e.child.slot for e in exploits}
+    assert 1 not in {e.parent.slot for e in exploits}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(group.take(1).actor))
+    engine.close(state)
+
+
+def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
+    report = engine.td3.no_report()._replace(updates=10.0, actor_updates=5.0)
+    assert not engine.every_update_left_out(report)
+    assert not engine.every_update_left_out(report._replace(contained=report.contained._replace(steps=24.0)))
+    assert engine.every_update_left_out(report._replace(contained=report.contained._replace(steps=25.0)))
+
+
+def test_members_draw_streams_of_their_own():
+    state = populated(mix={"adam": 2})
+    first, second = state.members
+    assert not np.array_equal(first.replay.rows[:50], second.replay.rows[:50])
+    assert not np.array_equal(first.noise(), second.noise())
+    assert not np.array_equal(first.sample(32).noise, second.sample(32).noise)
+    engine.close(state)
+
+
+def test_the_best_policy_ever_seen_is_kept():
+    result, rows = train(mix={"adam": 2, "sgd": 1}, steps=600, interval=100)
+    assert result.summary["best"]["fitness"] == max(row["fitness"] for row in rows)
+
+
+def test_events_name_who_copied_whom_with_which_hyperparameters():
+    result, rows = train(mix={"adam": 2, "kfac": 2}, steps=400, interval=100)
+    assert len(result.lineage) == 3
+    for event in result.lineage:
+        before = {row["member"]: row for row in rows if row["steps"] == event["steps"]}
+        after = {row["member"]: row for row in rows if row["steps"] == event["steps"] + 100}
+        assert event["member_fitness"] == before[event["member"]]["fitness"]
+        assert event["parent_fitness"] == before[event["parent"]]["fitness"] >= event["member_fitness"]
+        assert event["old_hyperparameters"] == before[event["member"]]["hyperparameters"]
+        assert event["new_hyperparameters"] == after[event["member"]]["hyperparameters"]
+        assert set(event["new_hyperparameters"]) == set(Hyperparameters._fields)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_learns_the_best_action_of_a_bandit(kind):
+    # Reward 1 - (a - 0.5)²: the critic must learn it and the actor climb to a = 0.5.
+    result, _ = train(
+        "probe_envs:Bandit-v0", mix={kind: 1}, steps=1_500, interval=1_500, learning_starts=100, exploration_noise=0.3
+    )
+    action = result.policy(np.zeros(len(result.policy.weights[0][0]), np.float32))
+    assert action == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("env", ["HalfCheetah-v4", "Hopper-v4"])
+@pytest.mark.parametrize("kind", ["kfac", "kfac_empirical"])
+def test_nothing_fails_at_small_damping(kind, env):
+    dampings = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
+    run = evolute.Run(env, **(TINY | {"mix": {kind: 5}, "steps": 2_100, "interval": 2_100, "learning_starts": 100}))
+    state = engine.start(run)
+    for member, damping in zip(state.members, dampings, strict=True):
+        member.hyperparameters = member.hyperparameters._replace(actor_damping=damping, critic_damping=damping)
+    reports = engine.rollout_and_learn(state, silent)
+    for member, report in zip(state.members, reports, strict=True):
+        assert member.gradient_steps == report.updates == 2_000
+        learner = group_of(state, member.slot).take(member.slot)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner))
+        # Counted, and few: containment is for accidents, not how it trains.
+        assert report.contained.statistics + report.contained.inverses + report.contained.steps <= 20
+    engine.close(state)

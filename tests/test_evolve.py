@@ -1,0 +1,253 @@
+"""Selection, exploit and explore, with a test for each defect found in other implementations."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evolute.config import Run
+from evolute.evolve import Standing, evolve, explore, ranked, replaced_count, select
+from evolute.hyperparameters import Hyperparameters
+
+HYPER = Hyperparameters(256, 1e-3, 2e-3, 0.1, 0.2, 0.99, 0.005, 0.2, 0.5, 0.1)
+# Bounds that no factor below reaches in one mutation.
+WIDE = {name: [1e-9, 1e9] for name in Hyperparameters._fields if name != "batch_size"} | {"batch_size": [1, 100_000]}
+ALL = Hyperparameters._fields
+RUN = Run("Hopper-v4", mix={"kfac": 2}, bounds=WIDE)
+BROKEN = (math.nan, math.inf, -math.inf)
+
+
+def standings(fitnesses, kinds=None):
+    kinds = kinds or ["kfac"] * len(fitnesses)
+    return [
+        Standing(slot, kind, fitness, HYPER._replace(discount=0.9 + slot / 1000, batch_size=100 + slot))
+        for slot, (fitness, kind) in enumerate(zip(fitnesses, kinds, strict=True))
+    ]
+
+
+def decided(population, run=RUN, seed=0):
+    streams = [np.random.default_rng([seed, slot]) for slot in range(len(population))]
+    return evolve(population, run, np.random.default_rng(seed), streams)
+
+
+def pairs(population, truncation=0.2, seed=0):
+    return [(c.slot, p.slot) for c, p in select(population, truncation, np.random.default_rng(seed))]
+
+
+# ---------------------------------------------------------------------------------------------------------- selection
+
+
+@pytest.mark.parametrize(
+    ("members", "count"), [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 2), (9, 2), (10, 2), (20, 4)]
+)
+def test_a_fifth_is_replaced_rounded_half_up(members, count):
+    assert replaced_count(members, 0.2) == count
+    assert len(pairs(standings([float(n) for n in range(members)]))) == count
+
+
+@pytest.mark.parametrize(
+    ("members", "truncation", "count"),
+    # 2.5 rounds up: rounding to even would give 2.
+    [(10, 0.25, 3), (2, 0.25, 1), (3, 0.5, 1), (4, 0.5, 2), (5, 0.5, 2), (9, 0.5, 4), (8, 0.01, 1)],
+)
+def test_at_least_one_and_at_most_half_are_replaced(members, truncation, count):
+    assert replaced_count(members, truncation) == count
+
+
+any_fitness = st.one_of(st.sampled_from([0.0, 1.0, *BROKEN]), st.floats(-1e6, 1e6))
+
+
+@given(st.lists(any_fitness, min_size=1, max_size=10), st.floats(0.01, 0.5), st.integers(0, 100))
+def test_whatever_the_fitness_only_sound_members_of_the_top_are_copied_by_the_bottom(fitnesses, truncation, seed):
+    population = standings(fitnesses)
+    count = replaced_count(len(population), truncation)
+    chosen = pairs(population, truncation, seed)
+    children, parents = {c for c, _ in chosen}, {p for _, p in chosen}
+    broken = {slot for slot, f in enumerate(fitnesses) if not math.isfinite(f)}
+    # The oracle ranks by counting who is better, not by sorting.
+    better = {
+        a: sum((fitnesses[b], -b) > (fitnesses[a], -a) for b in range(len(fitnesses)) if b not in broken and b != a)
+        for a in range(len(fitnesses))
+        if a not in broken
+    }
+    assert not children & parents
+    assert not broken & parents
+    assert len(children) == len(chosen)
+    if len(broken) == len(fitnesses) or len(fitnesses) == 1:
+        assert not chosen
+        return
+    assert broken <= children
+    assert all(better[p] < count for p in parents)
+    worst = {a for a in better if len(better) - better[a] <= count - len(broken)}
+    assert children == broken | (worst - {a for a in better if better[a] < count})
+    assert len(children) >= count
+
+
+@pytest.mark.parametrize("bad", BROKEN)
+@pytest.mark.parametrize("slot", range(4))
+def test_a_broken_member_is_replaced_and_never_a_parent(bad, slot):
+    fitnesses = [10.0, 20.0, 30.0, 40.0]
+    fitnesses[slot] = bad
+    best = max((f, s) for s, f in enumerate(fitnesses) if math.isfinite(f))[1]
+    assert pairs(standings(fitnesses)) == [(slot, best)]
+    assert [s.slot for s in ranked(standings(fitnesses))][-1] == slot
+
+
+def test_broken_members_are_replaced_even_beyond_the_truncation():
+    population = standings([math.nan, 3.0, math.inf, 1.0, -math.inf])
+    assert sorted(pairs(population)) == [(0, 1), (2, 1), (4, 1)]
+
+
+def test_where_all_are_broken_nobody_is_copied():
+    assert decided(standings([math.nan, math.inf, -math.inf, math.nan])) == []
+
+
+@pytest.mark.parametrize("members", range(2, 11))
+def test_ties_are_broken_by_slot_and_never_stop_selection(members):
+    count = replaced_count(members, 0.2)
+    chosen = pairs(standings([5.0] * members))
+    assert sorted(c for c, _ in chosen) == list(range(members - count, members))
+    assert {p for _, p in chosen} <= set(range(count))
+
+
+def test_every_parent_of_the_top_is_drawn_equally_often():
+    population = standings([float(n) for n in range(10)])
+    drawn = [p for seed in range(500) for _, p in pairs(population, 0.3, seed)]
+    counts = np.bincount(drawn, minlength=10)
+    assert counts[:7].sum() == 0
+    assert counts[7:] == pytest.approx(500, abs=75)
+
+
+def test_a_population_of_one_never_evolves():
+    assert decided(standings([1.0])) == []
+    assert decided(standings([math.nan])) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ explore
+
+
+def test_factors_are_independent_of_each_other():
+    names, run = ALL, RUN
+    rng = np.random.default_rng(0)
+    # A large batch, so that rounding does not hide the factor.
+    start = HYPER._replace(batch_size=50_000)
+    logs = np.array([np.log(np.divide(explore(start, names, run, rng), start)) for _ in range(1_000)])
+    correlations = np.corrcoef(logs.T)[~np.eye(len(names), dtype=bool)]
+    assert np.abs(correlations).max() < 0.13  # four standard errors of 1 / sqrt(1000)
+    assert np.abs((logs > 0).mean(axis=0) - 0.5).max() < 0.065
+
+
+@pytest.mark.parametrize("factors", [(0.8, 1.2), (0.5, 1.0, 2.0), (1.25,)])
+def test_every_factor_is_from_the_given_set(factors):
+    run, rng = Run("Hopper-v4", mix={"kfac": 2}, bounds=WIDE, factors=factors), np.random.default_rng(1)
+    start = HYPER._replace(batch_size=1000)
+    seen = [np.divide(explore(start, ALL, run, rng), start) for _ in range(60)]
+    for column in np.transpose(seen):
+        assert np.unique(column.round(9)).tolist() == list(factors)
+
+
+def test_bounds_hold_after_ten_thousand_mutations_and_both_are_reached():
+    bounds = {"batch_size": (32, 64), "actor_learning_rate": (1e-4, 3e-3), "discount": (0.9, 0.999)}
+    run, rng, hyper = Run("Hopper-v4", bounds=bounds), np.random.default_rng(2), HYPER
+    seen = {name: [] for name in bounds}
+    for _ in range(10_000):
+        hyper = explore(hyper, tuple(bounds), run, rng)
+        for name in bounds:
+            seen[name].append(getattr(hyper, name))
+    for name, (low, high) in bounds.items():
+        assert (min(seen[name]), max(seen[name])) == (low, high)
+    assert {type(value) for value in seen["batch_size"]} == {int}
+
+
+@pytest.mark.parametrize(("before", "down", "up"), [(2, 1, 3), (3, 2, 4), (4, 3, 5), (5, 4, 6), (8, 6, 10), (256, 205, 307)])
+def test_a_small_batch_size_can_move_both_ways(before, down, up):
+    rng = np.random.default_rng(3)
+    seen = {explore(HYPER._replace(batch_size=before), ("batch_size",), RUN, rng).batch_size for _ in range(50)}
+    assert seen == {down, up}
+
+
+@given(st.integers(1, 2000), st.integers(1, 100), st.integers(0, 2000), st.integers(0, 9))
+def test_a_batch_size_is_a_whole_number_within_its_bounds(before, low, span, seed):
+    run = Run("Hopper-v4", mix={"kfac": 1}, bounds={"batch_size": (low, low + span)})
+    after = explore(HYPER._replace(batch_size=before), ("batch_size",), run, np.random.default_rng(seed)).batch_size
+    assert type(after) is int
+    assert low <= after <= low + span
+    if low < before < low + span:
+        assert after != before
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_hyperparameter_can_be_perturbed_alone(name):
+    after = explore(HYPER, (name,), RUN, np.random.default_rng(4))
+    assert {field for field in ALL if getattr(after, field) != getattr(HYPER, field)} == {name}
+
+
+def test_the_order_in_which_names_are_given_changes_nothing():
+    names = ("critic_damping", "batch_size", "actor_learning_rate")
+    explored = {explore(HYPER, order, RUN, np.random.default_rng(5)) for order in itertools.permutations(names)}
+    assert len(explored) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- evolve
+
+
+def test_siblings_of_one_parent_differ():
+    # Three broken members, one parent: five independent factors of two make twins rare, one stream makes them sure.
+    population = standings([1.0, math.nan, math.nan, math.nan])
+    alike = 0
+    for seed in range(100):
+        exploits = decided(population, seed=seed)
+        assert {e.parent.slot for e in exploits} == {0}
+        alike += sum(a.hyperparameters == b.hyperparameters for a, b in itertools.combinations(exploits, 2))
+    assert alike / 300 < 0.1  # expected 1 / 32
+
+
+def test_within_a_kind_the_parents_hyperparameters_are_perturbed_across_kinds_ones_own():
+    run = Run("Hopper-v4", mix={"adam": 2, "kfac": 1}, bounds=WIDE)
+    for kinds, source in ((["kfac", "kfac", "adam"], 1), (["kfac", "adam", "adam"], 0)):
+        (exploit,) = decided(standings([0.0, 2.0, 1.0], kinds), run)
+        assert (exploit.child.slot, exploit.parent.slot) == (0, 1)
+        assert exploit.same_kind == (kinds[0] == kinds[1])
+        # Discount is not perturbed, so it tells whose hyperparameters these were; the batch was 100 + slot.
+        assert exploit.hyperparameters.discount == 0.9 + source / 1000
+        start = standings([0.0, 2.0, 1.0], kinds)[source].hyperparameters
+        factors = np.divide(exploit.hyperparameters, start)
+        assert factors[1:5].round(9).tolist() == [f for f in factors[1:5].round(9) if f in (0.8, 1.2)]
+        assert exploit.hyperparameters.batch_size in (round(0.8 * (100 + source)), round(1.2 * (100 + source)))
+
+
+def test_an_optimizer_without_damping_keeps_zero_and_a_mixed_kind_perturbs_its_own_half():
+    run = Run("Hopper-v4", mix={"adam/kfac": 2}, bounds=WIDE)
+    population = [
+        s._replace(hyperparameters=s.hyperparameters._replace(actor_damping=0.0))
+        for s in standings([0.0, 1.0], ["adam/kfac"] * 2)
+    ]
+    (exploit,) = decided(population, run)
+    assert exploit.hyperparameters.actor_damping == 0.0
+    assert exploit.hyperparameters.critic_damping != HYPER.critic_damping
+
+
+def test_the_same_seed_gives_the_same_lineage_and_another_seed_another():
+    population = standings([3.0, 1.0, 2.0, math.nan, 5.0, 4.0])
+    assert decided(population, seed=1) == decided(population, seed=1)
+    lineages = {tuple((e.parent.slot, e.hyperparameters) for e in decided(population, seed=seed)) for seed in range(8)}
+    assert len(lineages) > 5
+
+
+def test_a_childs_draws_come_from_its_own_slots_stream_alone():
+    population = standings([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
+    streams = [np.random.default_rng(slot) for slot in range(6)]
+    exploits = evolve(population, RUN, np.random.default_rng(0), streams)
+    used = [s for s in range(6) if streams[s].integers(2**60) != np.random.default_rng(s).integers(2**60)]
+    assert used == sorted(e.child.slot for e in exploits) == [5]
+
+
+def test_members_that_are_not_replaced_are_left_alone():
+    population = standings([float(n) for n in range(10)])
+    before = [Standing(*s) for s in population]
+    exploits = decided(population)
+    assert sorted(e.child.slot for e in exploits) == [0, 1]
+    assert population == before

@@ -1,0 +1,237 @@
+"""K-FAC against pytorch-kfac, dense Gauss-Newton matrices, and the statements that define it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import oracles
+from evolute import networks, optimizers, td3
+from evolute.networks import MLP
+from evolute.optimizers import Rates, Tape, factors
+from evolute.optimizers.curvature import constrained_rate
+from evolute.optimizers.kfac import KFACOptions, KFACState, kfac, kfac_empirical
+
+INF = float("inf")
+FIRST = jnp.int32(0)
+
+
+def options(**changes) -> KFACOptions:
+    """Options of a K-FAC that remembers nothing of earlier batches, unless asked to."""
+    plain = {"clip": INF, "momentum": 0.0, "average": 0.0, "statistics_every": 1, "inverse_every": 1}
+    return KFACOptions(0.0, 0.0, **(plain | changes))  # rates are data: learning rate and damping are not read here
+
+
+def measured(mlp: MLP, gradient: MLP, tape: Tape) -> KFACState:
+    """The state after one batch."""
+    optimizer, rates = kfac(options()), oracles.rates(0.1, 0.1, np.float64)
+    return jax.jit(optimizer.update)(gradient, optimizer.init(mlp), mlp, rates, tape, FIRST)[1]
+
+
+def golden_problem(mlp: MLP, x: jax.Array, y: jax.Array, tanh: bool) -> tuple[MLP, Tape]:
+    """The mean over samples and outputs of the squared error, whose pulled-back slopes are N ∂loss/∂z."""
+    z, inputs = networks.forward(mlp, x)
+    output = jnp.tanh(z) if tanh else z
+    slope = 2 / y.shape[1] * (output - y) * (1 - output**2 if tanh else 1.0)
+    pulled, weight = networks.pull_back(mlp, inputs, slope), jnp.full(len(x), 1 / len(x))
+    return networks.gradients(inputs, pulled, weight), Tape(inputs, pulled, (), weight, jnp.ones(()))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("under", ["", "tanh/"])
+def test_five_steps_of_the_empirical_kind_equal_pytorch_kfacs(under):
+    arrays = oracles.golden("kfac_pytorch.npz", under)
+    mlp, damping = oracles.golden_mlp(arrays, "before"), 0.01
+    optimizer = kfac_empirical(options(momentum=0.9, average=0.95))
+    state, update = optimizer.init(mlp), jax.jit(optimizer.update)
+    for k in range(1, 6):
+        x, y = (jnp.asarray(arrays[f"batch/{name}"][k - 1]) for name in "xy")
+        gradient, tape = golden_problem(mlp, x, y, tanh=bool(under))
+        oracles.assert_close(gradient, oracles.golden_mlp(arrays, f"grad/{k}"), rtol=1e-10, atol=1e-12)
+        updates, state, _ = update(gradient, state, mlp, oracles.rates(0.01, damping, np.float64), tape, jnp.int32(k - 1))
+        mlp = jax.tree.map(jnp.add, mlp, updates)
+        for layer in range(2):
+            A, B = state.A[layer] / state.weight, state.B[layer] / state.weight
+            np.testing.assert_allclose(A, arrays[f"A/{k}/{layer}"], rtol=1e-10, atol=1e-12)
+            np.testing.assert_allclose(B, arrays[f"B/{k}/{layer}"], rtol=1e-10, atol=1e-12)
+            damping_A, damping_B = factors.split_damping(A, B, jnp.float64(damping), damp_scalars=True)
+            np.testing.assert_allclose(damping_A, arrays[f"pi/{k}/{layer}"] * damping**0.5, rtol=1e-10)
+            np.testing.assert_allclose(damping_B, damping**0.5 / arrays[f"pi/{k}/{layer}"], rtol=1e-10)
+        oracles.assert_close(mlp, oracles.golden_mlp(arrays, f"after/{k}"), rtol=1e-10, atol=1e-10)
+
+
+def random_problem(sizes: tuple[int, ...], linear: bool = False, rows: int = 9) -> tuple[MLP, MLP, Tape, np.ndarray]:
+    """A network, its gradient and tape, and its dense Gauss-Newton matrix."""
+    rng = np.random.default_rng(0)
+    mlp, x = oracles.random_mlp(rng, sizes), jnp.asarray(rng.normal(size=(rows, sizes[0])))
+    if linear:
+        mlp, x = oracles.open_mlp(rng, sizes), jnp.abs(x)
+    target, weight = jnp.asarray(rng.normal(size=(rows, sizes[-1]))), oracles.random_weights(rng, rows)
+    if sizes[-1] == 1:
+        gradient, tape = oracles.critic_problem(mlp, x, target[:, 0], weight)
+        hessian = 2 * np.eye(1)
+    else:
+        gradient, tape = oracles.vector_problem(mlp, x, target, weight)
+        hessian = np.eye(sizes[-1])
+    return mlp, gradient, tape, oracles.dense_gauss_newton(networks.apply, mlp, x, weight, hessian)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("sizes", [(3, 4, 1), (3, 5, 4, 2)])
+def test_the_last_layers_factors_make_its_block_of_the_dense_matrix(sizes):
+    mlp, gradient, tape, dense = random_problem(sizes)
+    state, block = measured(mlp, gradient, tape), oracles.blocks(mlp)[-1]
+    np.testing.assert_allclose(np.kron(state.A[-1], state.B[-1]), dense[block, block], rtol=1e-10, atol=1e-12)
+    # Only the last: with rectified units above it a layer's factors are an approximation.
+    first = oracles.blocks(mlp)[0]
+    assert np.abs(np.kron(state.A[0], state.B[0]) - dense[first, first]).max() > 0.01
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("sizes", [(3, 4, 1), (3, 5, 4, 2)])
+def test_all_factors_of_a_deep_linear_network_make_its_dense_blocks(sizes):
+    mlp, gradient, tape, dense = random_problem(sizes, linear=True)
+    state = measured(mlp, gradient, tape)
+    for A, B, block in zip(state.A, state.B, oracles.blocks(mlp), strict=True):
+        np.testing.assert_allclose(np.kron(A, B), dense[block, block], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("exact_damping", [False, True])
+def test_one_undamped_step_solves_linear_regression(outputs, exact_damping):
+    mlp, gradient, tape, dense = random_problem((3, outputs), rows=12)
+    optimizer = kfac(options(exact_damping=exact_damping))
+    rates = oracles.rates(1.0, 0.0, np.float64)
+    updates, _, _ = optimizer.update(gradient, optimizer.init(mlp), mlp, rates, tape, FIRST)
+    np.testing.assert_allclose(oracles.flat(updates), -np.linalg.solve(dense, oracles.flat(gradient)), rtol=1e-8)
+    # A second-order method in one step: the gradient at the new parameters is zero.
+    slope_change = dense @ np.asarray(oracles.flat(updates))
+    np.testing.assert_allclose(slope_change, -oracles.flat(gradient), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("sizes", [(3, 4, 1), (3, 4, 2)])
+def test_exact_damping_is_the_dense_solution_for_every_layer(sizes):
+    mlp, gradient, tape, _ = random_problem(sizes)
+    optimizer, state = kfac(options(exact_damping=True)), measured(mlp, gradient, tape)
+    rates = oracles.rates(0.5, 0.3, np.float64)
+    updates, _, _ = optimizer.update(gradient, optimizer.init(mlp), mlp, rates, tape, FIRST)
+    for A, B, layer, update in zip(state.A, state.B, gradient, updates, strict=True):
+        damped, g = np.kron(A, B) + 0.3 * np.eye(len(A) * len(B)), oracles.matrix(layer).ravel()
+        np.testing.assert_allclose(oracles.matrix(update).ravel(), -0.5 * np.linalg.solve(damped, g), rtol=1e-9)
+
+
+@functools.cache
+def stepper(clip: float):
+    optimizer = kfac(options(clip=clip, exact_damping=True))
+
+    def step(mlp: MLP, gradient: MLP, tape: Tape, rates: Rates):
+        updates, state, _ = optimizer.update(gradient, optimizer.init(mlp), mlp, rates, tape, FIRST)
+        return updates, state.A, state.B
+
+    return jax.jit(step)
+
+
+@given(st.floats(-4, 4), st.floats(-4, 3), st.sampled_from([0.01, 1.0]), st.floats(-3, 3), st.integers(0, 999))
+def test_a_constrained_step_is_the_free_one_shortened_to_the_bound(log_rate, log_damping, clip, log_scale, seed):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(seed)
+        mlp, weight = oracles.random_mlp(rng, (3, 4, 1)), oracles.random_weights(rng, 8)
+        x, target = jnp.asarray(rng.normal(size=(8, 3))), jnp.asarray(10**log_scale * rng.normal(size=8))
+        gradient, tape = oracles.critic_problem(mlp, x, target, weight)
+        damping, bound = 10**log_damping, clip**2 * 2 * np.cov(target, aweights=weight, ddof=0)
+        rates = oracles.rates(10**log_rate, damping, np.float64)
+        free, A, B = stepper(INF)(mlp, gradient, tape, rates)
+        got, _, _ = stepper(clip)(mlp, gradient, tape, rates)
+
+        def squared_length(updates: MLP) -> float:
+            vectors = [np.asarray(oracles.matrix(layer)).ravel() for layer in updates]
+            return sum(v @ (np.kron(a, b) @ v + damping * v) for v, a, b in zip(vectors, A, B, strict=True))
+
+        assert squared_length(got) <= bound * (1 + 1e-9)
+        shortened = min(1.0, np.sqrt(bound / squared_length(free)))
+        np.testing.assert_allclose(oracles.flat(got), shortened * oracles.flat(free), rtol=1e-6, atol=1e-300)
+
+
+def test_a_direction_of_ascent_is_not_taken_and_one_that_is_not_finite_is_shown():
+    tape = Tape((), (), (), jnp.ones(1), jnp.float32(1))
+    rate = functools.partial(constrained_rate, jnp.float32(0.1), clip=0.5, tape=tape)
+    gradient = jnp.float32([1, 2])
+    assert rate(jnp.float32([1, 1]), gradient) == np.float32(0.1)
+    assert rate(jnp.float32([-1, -1]), gradient) == 0
+    assert rate(jnp.float32([0, 0]), gradient) == np.float32(0.1)
+    assert np.isnan(rate(jnp.float32([1e38, 1e38]), jnp.float32([1e38, 1e38])))
+    resting = tape._replace(trust=jnp.float32(0))  # all targets are equal, and the gradient is zero
+    assert constrained_rate(jnp.float32(0.1), jnp.zeros(2), jnp.zeros(2), 0.5, resting) == np.float32(0.1)
+
+
+def test_statistics_and_inverses_keep_their_periods():
+    mlp = oracles.random_mlp(np.random.default_rng(0), (3, 4, 1), np.float32)
+    optimizer = kfac(options(average=0.9, momentum=0.9, statistics_every=2, inverse_every=3))
+    state, update = optimizer.init(mlp), jax.jit(optimizer.update)
+    for step in range(7):
+        rng = np.random.default_rng(step)
+        x, y = jnp.asarray(rng.normal(size=(8, 3)), jnp.float32), jnp.asarray(rng.normal(size=8), jnp.float32)
+        gradient, tape = oracles.critic_problem(mlp, x, y, jnp.full(8, 1 / 8, jnp.float32))
+        _, new, _ = update(gradient, state, mlp, oracles.rates(0.1, 0.1), tape, jnp.int32(step))
+        assert oracles.same((state.A, state.B, state.weight), (new.A, new.B, new.weight)) == (step % 2 != 0)
+        assert oracles.same(state.roots, new.roots) == (step % 3 != 0)
+        state = new
+
+
+def test_off_period_members_of_a_group_do_not_invert():
+    optimizer = kfac(options(inverse_every=10))
+    mlp = oracles.random_mlp(np.random.default_rng(0), (3, 4, 1), np.float32)
+    one = oracles.critic_problem(mlp, jnp.ones((4, 3)), jnp.ones(4), jnp.full(4, 0.25))
+
+    def program(step_axis: int | None) -> str:
+        def update(mlp, gradient, tape, rates, step):
+            return optimizer.update(gradient, optimizer.init(mlp), mlp, rates, tape, step)
+
+        group = jax.tree.map(lambda x: jnp.stack([x, x]), (mlp, *one, oracles.rates(0.1, 0.1)))
+        step = jnp.zeros((2,) if step_axis == 0 else (), jnp.int32)
+        mapped = jax.jit(jax.vmap(update, in_axes=(0, 0, 0, 0, step_axis)))
+        return mapped.lower(*group, step).compile().as_text()
+
+    assert " conditional(" in program(None)
+    # With a step of its own for each member there is no branch left: everything is computed and selected.
+    assert " conditional(" not in program(0)
+
+
+@pytest.mark.parametrize("kind", ["kfac", "kfac_empirical"])
+def test_burn_in_fills_the_factors_and_moves_nothing(kind):
+    actor, critic = (
+        optimizers.build(kind, optimizers.resolve_options(kind, role, {"average": 0.9}, 1e-3)) for role in optimizers.ROLES
+    )
+    algorithm = td3.Algorithm(3, 2, (4,), (4,), 2, actor, critic)
+    before = learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), algorithm), algorithm)
+    burn_in, hyper = jax.jit(td3.burn_in, static_argnames="algorithm"), oracles.on_device(oracles.hyperparameters())
+    for n in range(3):
+        batch = oracles.random_batch(np.random.default_rng(n), 16, 3, 2)
+        noise = jnp.asarray(np.random.default_rng(n).normal(size=(16, 2)), jnp.float32)
+        previous, learner = learner, burn_in(learner, batch, hyper, noise, algorithm)
+        for old, new in zip(*((s.actor_state, *s.critic_states) for s in (previous, learner)), strict=True):
+            np.testing.assert_allclose(new.weight, 0.9 * old.weight + 1)
+            for part in ("A", "B", "roots"):
+                for a, b in zip(getattr(old, part), getattr(new, part), strict=True):
+                    assert not oracles.same(a, b), part
+    for part in ("actor", "critics", "target_actor", "target_critics"):
+        assert oracles.same(getattr(learner, part), getattr(before, part)), part
+    for state in (learner.actor_state, *learner.critic_states):
+        assert all(not np.any(v) for v in state.velocity)
+
+
+def test_burn_in_leaves_first_order_optimizers_alone():
+    adam = optimizers.build("adam", optimizers.resolve_options("adam", "actor", {}, 1e-3))
+    algorithm = td3.Algorithm(3, 2, (4,), (4,), 2, adam, adam)
+    learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), algorithm), algorithm)
+    batch, hyper = (
+        oracles.random_batch(np.random.default_rng(0), 16, 3, 2),
+        oracles.on_device(oracles.hyperparameters()),
+    )
+    assert oracles.same(td3.burn_in(learner, batch, hyper, jnp.zeros((16, 2)), algorithm), learner)

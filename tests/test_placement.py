@@ -1,0 +1,125 @@
+"""Groups: mapped equals vmapped, hyperparameters are data, and a kind compiles a fixed number of programs."""
+
+import jax
+import numpy as np
+import pytest
+
+import evolute
+from evolute import engine, placement, td3
+from evolute.environments import Environment
+from evolute.replay import Sample, row_width
+
+RUN = evolute.Run(
+    "HalfCheetah-v4",
+    mix={"adam": 3},
+    steps=2_000,
+    learning_starts=10,
+    actor_layers=(16, 16),
+    critic_layers=(16, 16),
+    batch_size=32,
+)
+OBS, ACT = 17, 6
+
+
+def environment():
+    return evolute.engine.Environment(RUN.env)
+
+
+def inputs(members, seed=0, rows=32):
+    """What an update takes: a sample, observations and exploration noise of every member."""
+    rng = np.random.default_rng(seed)
+    data = rng.standard_normal((members, rows, row_width(OBS, ACT)), np.float32)
+    data[..., -1] = 0.0
+    noise = rng.standard_normal((members, rows, ACT), np.float32)
+    sample = Sample(data, np.full((members, rows), 1 / rows, np.float32), noise)
+    return sample, rng.standard_normal((members, OBS), np.float32), rng.standard_normal((members, ACT), np.float32)
+
+
+RUN_OF = {
+    kind: evolute.Run(
+        "HalfCheetah-v4",
+        mix={kind: 3},
+        steps=2_000,
+        learning_starts=10,
+        actor_layers=(16, 16),
+        critic_layers=(16, 16),
+        batch_size=32,
+    )
+    for kind in ("adam", "diag_ggn", "kfac", "kfac_empirical", "adam/kfac")
+}
+
+
+def groups(kind, arrangement):
+    algorithm = engine.algorithm_of(RUN_OF[kind], kind, Environment("HalfCheetah-v4"))
+    programs = placement.make_programs(algorithm)
+    made = []
+    for slots in arrangement:
+        learners = [td3.init(np.random.default_rng(slot), algorithm) for slot in slots]
+        group = placement.Group(slots, kind, programs, jax.local_devices()[0], learners)
+        start = RUN_OF[kind].initial_hyperparameters(kind)
+        group.begin_interval([start._replace(discount=0.9 + 0.01 * slot) for slot in slots])
+        made.append(group)
+    return made, programs
+
+
+@pytest.mark.parametrize("kind", RUN_OF)
+def test_members_mapped_one_by_one_equal_members_as_a_batch_axis(kind):
+    apart, _ = groups(kind, [[0], [1], [2]])
+    (together,), _ = groups(kind, [[0, 1, 2]])
+    for step in range(4):
+        arguments = inputs(3, seed=step)
+        together.learn(*arguments)
+        for n, group in enumerate(apart):
+            group.learn(*jax.tree.map(lambda x, n=n: x[n : n + 1], arguments))
+    actions = np.concatenate([group.actions() for group in apart])
+    assert np.allclose(together.actions(), actions, atol=1e-4)
+    for n, group in enumerate(apart):
+        a, b = group.take(n), together.take(n)
+        for part in ("actor", "critics", "target_actor", "target_critics"):
+            for x, y in zip(jax.tree.leaves(getattr(a, part)), jax.tree.leaves(getattr(b, part)), strict=True):
+                assert np.allclose(x, y, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adam", "kfac"])
+def test_no_hyperparameter_recompiles(kind):
+    (group,), programs = groups(kind, [[0]])
+    sample, obs, noise = inputs(1)
+    group.learn(sample, obs, noise)
+    group.act(obs, noise)
+    start = RUN_OF[kind].initial_hyperparameters(kind)
+    for name in start._fields:
+        changed = start._replace(**{name: getattr(start, name) * 0.9})
+        group.begin_interval([changed])
+        group.learn(sample, obs, noise)
+        group.act(obs, noise)
+    assert programs.learn._cache_size() == 1
+    assert programs.act._cache_size() == 1
+
+
+def test_another_bucket_compiles_once_more():
+    (group,), programs = groups("adam", [[0]])
+    for size in (32, 32, 48, 32, 48):
+        group.learn(*inputs(1, rows=size))
+    assert programs.learn._cache_size() == 2
+
+
+def test_a_program_keeps_real_branches_for_a_batch_of_members():
+    # Under vmap a branch on a member's own counter would become a select that computes both sides for everybody.
+    (group,), programs = groups("kfac", [[0, 1]])
+    sample, obs, noise = inputs(2)
+    arguments = (group._learners, group._reports, sample, obs, group._hyper, noise, np.int32(0))
+    text = programs.learn.lower(*arguments).as_text()
+    # The delayed actor; and in each of the three networks, statistics and inverses.
+    assert text.count("stablehlo.case") + text.count("stablehlo.if") == 1 + 3 * 2
+
+
+def test_deal_maps_members_over_devices_or_joins_a_kind():
+    kinds = ["adam", "adam", "kfac"]
+    device = jax.local_devices()[0]
+    assert [(kind, slots) for kind, slots, _ in placement.deal(kinds, "map")] == [
+        ("adam", [0]),
+        ("adam", [1]),
+        ("kfac", [2]),
+    ]
+    assert [(kind, slots) for kind, slots, _ in placement.deal(kinds, "vmap")] == [("adam", [0, 1]), ("kfac", [2])]
+    assert placement.deal(kinds, "auto")[0][2] == device

@@ -1,0 +1,175 @@
+"""A run folder: made once, never overwritten, plain data."""
+
+import json
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from evolute import records
+from evolute.config import Run
+from evolute.errors import UserError
+from evolute.records import RunFolder, default_folder, refuse_existing
+
+RUN = Run("probe_envs:Limit-v0", mix={"kfac": 1})
+
+
+def test_a_new_folder_holds_what_made_the_run(tmp_path):
+    folder = RunFolder.create(tmp_path / "deep" / "run", RUN)
+    assert {file.name for file in folder.path.iterdir()} == {
+        "config.toml",
+        "metadata.json",
+        "metrics.jsonl",
+        "events.jsonl",
+    }
+    settings = tomllib.loads((folder.path / "config.toml").read_text())
+    assert Run(**settings) == RUN
+    metadata = folder.metadata()
+    assert {"started", "versions", "devices", "cores", "physics_fingerprint"} <= set(metadata)
+    assert metadata["devices"] == ["cpu:cpu"] * len(metadata["devices"])
+    assert (folder.metrics(), folder.events(), folder.result()) == ([], [], None)
+    assert RunFolder.open(folder.path).path == folder.path
+
+
+def test_an_empty_folder_may_be_used(tmp_path):
+    RunFolder.create(tmp_path, RUN)
+    assert (tmp_path / "config.toml").is_file()
+
+
+def run_there(path):
+    RunFolder.create(path, RUN)
+
+
+def other_file_there(path):
+    path.mkdir()
+    (path / "thesis.tex").write_text("years of work")
+
+
+def file_there(path):
+    path.write_text("years of work")
+
+
+def file_above(path):
+    path.parent.write_text("years of work")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (run_there, "already holds a run; choose another with --out"),
+        (other_file_there, "is not empty; choose another with --out"),
+        (file_there, "is a file; choose a folder with --out"),
+        (file_above, "cannot be written: .*above' is no folder that you may write to; choose another with --out"),
+    ],
+)
+def test_nothing_is_ever_overwritten(tmp_path, prepare, said):
+    path = tmp_path / "above" / "run" if prepare is file_above else tmp_path / "run"
+    prepare(path)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for refuse in (refuse_existing, lambda path: RunFolder.create(path, RUN)):
+        with pytest.raises(UserError, match=said) as mistake:
+            refuse(path)
+        assert str(path) in str(mistake.value)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("fails", ["mkdir", "write_text"])
+def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path, monkeypatch, fails):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, fails, refuse)
+    with pytest.raises(UserError, match="cannot be written: Permission denied; choose another with --out") as mistake:
+        RunFolder.create(tmp_path / "run", RUN)
+    assert str(tmp_path / "run") in str(mistake.value)
+
+
+def test_a_folder_above_that_may_not_be_written_is_noticed_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(records.os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match="is no folder that you may write to"):
+        refuse_existing(tmp_path / "deep" / "run")
+
+
+def test_a_name_that_is_too_long_is_a_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="cannot be written: File name too long"):
+        refuse_existing(tmp_path / ("a" * 300))
+
+
+def test_an_environment_that_fails_when_played_leaves_no_folder(tmp_path, monkeypatch):
+    def fail(*_args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("probe_envs.Episodes.step", fail)
+    with pytest.raises(ZeroDivisionError):
+        RunFolder.create(tmp_path / "run", RUN)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_come_back_in_order_and_what_is_not_finite_is_null(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", RUN)
+    rows = [{"member": n, "fitness": n / 3, "hyperparameters": {"tau": 0.1}, "kind": "kfac"} for n in range(3)]
+    for row in rows:
+        folder.append_metrics(row)
+        folder.append_event({"event": "exploit", "member": row["member"]})
+    assert folder.metrics() == rows
+    assert folder.events() == [{"event": "exploit", "member": n} for n in range(3)]
+    folder.append_metrics({"a": math.nan, "b": [math.inf, 1.0], "c": {"d": (-math.inf,)}, "e": "NaN"})
+    assert folder.metrics()[-1] == {"a": None, "b": [None, 1.0], "c": {"d": [None]}, "e": "NaN"}
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    for line in (folder.path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_the_result_comes_back_and_replaces_an_older_one(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", RUN)
+    folder.write_result({"best": 1.0})
+    folder.write_result({"best": math.nan, "env": "x"})
+    assert folder.result() == {"best": None, "env": "x"}
+    assert not list(folder.path.glob(".*"))
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "3", '{"a": 1} {"b": 2}', ""])
+def test_a_damaged_line_is_named(tmp_path, line):
+    folder = RunFolder.create(tmp_path / "run", RUN)
+    (folder.path / "metrics.jsonl").write_text(f'{{"member": 0}}\n{line}\n{{"member": 1}}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl' is damaged in line 2"):
+        folder.metrics()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metadata.json", b"[]", "is damaged: it must hold one JSON object"),
+        ("metadata.json", b"{", "is damaged: it must hold one JSON object"),
+        ("metrics.jsonl", b"\xff\n", "is damaged: it is not UTF-8 text"),
+        ("metrics.jsonl", None, "cannot be read: No such file"),
+        ("metadata.json", None, "cannot be read: No such file"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, said):
+    folder = RunFolder.create(tmp_path / "run", RUN)
+    (folder.path / name).unlink()
+    if content is not None:
+        (folder.path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}' {said}"):
+        folder.metadata() if name == "metadata.json" else folder.metrics()
+
+
+def test_a_folder_without_a_run_is_not_opened(tmp_path):
+    with pytest.raises(UserError, match="does not exist; check the path"):
+        RunFolder.open(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no run: it has no config\.toml; give the folder"):
+        RunFolder.open(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        RunFolder.open(Path(__file__))
+
+
+def test_the_default_folder_names_the_run_and_is_one_plain_folder():
+    path = default_folder("my/space:Env 1-v0", {"adam": 2, "adam/kfac": 1}, 7)
+    assert path.parent == Path("runs")
+    assert path.name.startswith("my+space+Env+1-v0-adam2_adam+kfac1-7-")
+    assert default_folder("../../x", {"adam": 1}, 0).parent == Path("runs")

@@ -98,9 +98,7 @@ def test_warm_up_acts_uniformly_and_learning_begins_after_it():
 
 def test_the_sb3_preset_adds_noise_to_the_warm_up():
     def warm_up(preset):
-        run = evolute.Run(
-            "HalfCheetah-v4", preset=preset, **(TINY | {"steps": 400, "interval": 100, "learning_starts": 300})
-        )
+        run = evolute.Run("HalfCheetah-v4", preset=preset, **(TINY | {"steps": 400, "interval": 100, "learning_starts": 300}))
         state = engine.start(run)
         engine.rollout_and_learn(state, silent)
         engine.close(state)
@@ -131,9 +129,7 @@ def test_no_transition_joins_two_episodes():
 
 def populated(**settings):
     """A population of four that has learnt a little, with its decided exploits not yet carried out."""
-    run = evolute.Run(
-        "InvertedPendulum-v4", **(TINY | {"mix": {"adam": 2, "kfac": 2}, "steps": 400, "interval": 100} | settings)
-    )
+    run = evolute.Run("InvertedPendulum-v4", **(TINY | {"mix": {"adam": 2, "kfac": 2}, "steps": 400, "interval": 100} | settings))
     state = engine.start(run)
     engine.rollout_and_learn(state, silent)
     return state

@@ -1,6 +1,7 @@
 """K-FAC against pytorch-kfac, dense Gauss-Newton matrices, and the statements that define it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,9 +87,12 @@ def test_the_last_layers_factors_make_its_block_of_the_dense_matrix(sizes):
     mlp, gradient, tape, dense = random_problem(sizes)
     state, block = measured(mlp, gradient, tape), oracles.blocks(mlp)[-1]
     np.testing.assert_allclose(np.kron(state.A[-1], state.B[-1]), dense[block, block], rtol=1e-10, atol=1e-12)
-    # Only the last: with rectified units above it a layer's factors are an approximation.
+    # Only the last: with rectified units above it a layer's factors are an approximation, except for its biases.
     first = oracles.blocks(mlp)[0]
     assert np.abs(np.kron(state.A[0], state.B[0]) - dense[first, first]).max() > 0.01
+    for B, block in zip(state.B, oracles.blocks(mlp), strict=True):
+        biases = slice(block.stop - len(B), block.stop)
+        np.testing.assert_allclose(B, dense[biases, biases], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -184,23 +188,30 @@ def test_statistics_and_inverses_keep_their_periods():
         state = new
 
 
-def test_off_period_members_of_a_group_do_not_invert():
-    optimizer = kfac(options(inverse_every=10))
+def primitives_outside_of_branches(jaxpr: Any) -> set[str]:
+    """What a program computes whatever its conditions."""
+    found = set()
+    for equation in jaxpr.eqns:
+        found.add(equation.primitive.name)
+        if equation.primitive.name != "cond":
+            inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
+            found |= set().union(*(primitives_outside_of_branches(x) for x in inner if hasattr(x, "eqns")))
+    return found
+
+
+@pytest.mark.parametrize(("exact_damping", "factorisation"), [(False, "cholesky"), (True, "eigh")])
+def test_off_period_a_group_does_not_invert(exact_damping, factorisation):
+    optimizer = kfac(options(inverse_every=10, exact_damping=exact_damping))
     mlp = oracles.random_mlp(np.random.default_rng(0), (3, 4, 1), np.float32)
     one = oracles.critic_problem(mlp, jnp.ones((4, 3)), jnp.ones(4), jnp.full(4, 0.25))
+    group = jax.tree.map(lambda x: jnp.stack([x, x]), (one[0], optimizer.init(mlp), mlp, oracles.rates(0.1, 0.1), one[1]))
 
-    def program(step_axis: int | None) -> str:
-        def update(mlp, gradient, tape, rates, step):
-            return optimizer.update(gradient, optimizer.init(mlp), mlp, rates, tape, step)
-
-        group = jax.tree.map(lambda x: jnp.stack([x, x]), (mlp, *one, oracles.rates(0.1, 0.1)))
-        step = jnp.zeros((2,) if step_axis == 0 else (), jnp.int32)
-        mapped = jax.jit(jax.vmap(update, in_axes=(0, 0, 0, 0, step_axis)))
-        return mapped.lower(*group, step).compile().as_text()
-
-    assert " conditional(" in program(None)
+    mapped = jax.vmap(optimizer.update, in_axes=(0, 0, 0, 0, 0, None))
+    assert factorisation not in primitives_outside_of_branches(jax.make_jaxpr(mapped)(*group, FIRST))
+    assert " conditional(" in jax.jit(mapped).lower(*group, FIRST).compile().as_text()
     # With a step of its own for each member there is no branch left: everything is computed and selected.
-    assert " conditional(" not in program(0)
+    mapped = jax.vmap(optimizer.update)
+    assert factorisation in primitives_outside_of_branches(jax.make_jaxpr(mapped)(*group, jnp.zeros(2, jnp.int32)))
 
 
 @pytest.mark.parametrize("kind", ["kfac", "kfac_empirical"])

@@ -9,20 +9,7 @@ from evolute import engine, placement, td3
 from evolute.environments import Environment
 from evolute.replay import Sample, row_width
 
-RUN = evolute.Run(
-    "HalfCheetah-v4",
-    mix={"adam": 3},
-    steps=2_000,
-    learning_starts=10,
-    actor_layers=(16, 16),
-    critic_layers=(16, 16),
-    batch_size=32,
-)
 OBS, ACT = 17, 6
-
-
-def environment():
-    return evolute.engine.Environment(RUN.env)
 
 
 def inputs(members, seed=0, rows=32):

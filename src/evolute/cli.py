@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
 import signal
 import sys
@@ -30,6 +31,8 @@ OUT = "runs/<env>-<mix>-<seed>-<time>"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one sentence for a user's mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Like `python -m`: an environment module beside the user is found. Last, so that it shadows nothing.
+    sys.path.append(os.getcwd())
     try:
         sys.exit(_run(words))
     except UserError as mistake:
@@ -288,8 +291,6 @@ def _sure_interruption() -> Iterator[Callable[[Any], None]]:
 
 def remember_compiled_programs() -> None:
     """Keep compiled programs between runs, unless the user told JAX where: a second start takes seconds."""
-    import os
-
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -21,7 +21,7 @@ from evolute.population import Member
 from evolute.randomness import POPULATION, Purpose
 from evolute.records import RunFolder
 from evolute.replay import ReplayBuffer, Sample, bucket
-from evolute.state import Best, Observer, Progress, Result, State
+from evolute.state import PHASES, Best, Observer, Progress, Result, State
 from evolute.td3 import Algorithm, Report
 
 # Seconds between two reports of progress.
@@ -54,7 +54,7 @@ def train(run: Run, out: str | Path | None = None, observer: Observer | None = N
                 observer(Progress(state, steps, time.perf_counter() - started, rows or [], events or []))
 
         while state.interval < state.intervals:
-            state.seconds = dict.fromkeys(("rollout", "learn", "evaluate", "evolve", "record"), 0.0)
+            state.seconds = dict.fromkeys(PHASES, 0.0)
             reports = rollout_and_learn(state, tell)
             evaluations = evaluate_members(state, reports)
             state.interval += 1

@@ -13,6 +13,8 @@ from evolute.placement import Group
 from evolute.policy import Policy
 from evolute.population import Member
 
+PHASES = ("rollout", "learn", "evaluate", "evolve", "record")
+
 
 class Best(NamedTuple):
     """The best policy ever seen, by fitness."""
@@ -36,7 +38,8 @@ class State:
     population: int = 0
     interval: int = 0
     best: Best | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    # Wall time of the interval's phases.
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     @property
     def intervals(self) -> int:

@@ -32,16 +32,16 @@ CURVATURE_KINDS: dict[str, CurvatureKind] = {
         diag_ggn,
         DiagGGNOptions,
         {
-            "actor": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.01},
-            "critic": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.02},
+            "actor": {"learning_rate": 0.01, "damping": 0.1},
+            "critic": {"learning_rate": 0.01, "damping": 0.1},
         },
     ),
     "kfac": CurvatureKind(
         kfac,
         KFACOptions,
         {
-            "actor": {"learning_rate": 0.3, "damping": 0.1, "clip": 0.01},
-            "critic": {"learning_rate": 0.3, "damping": 0.1, "clip": 0.02},
+            "actor": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.01},
+            "critic": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.02},
         },
     ),
     "kfac_empirical": CurvatureKind(
@@ -111,7 +111,7 @@ def resolve_options(name: str, role: str, given: Mapping[str, Any], learning_rat
             value = resolved[option] = float(value)
         if type(value) is not expected:
             raise UserError(
-                f"optimizers.{name}.{role}.{option} is {value!r}, a {type(value).__name__}; it must be of type "
+                f"optimizers.{name}.{role}.{option} is {value!r} ({type(value).__name__}); it must be of type "
                 f"{expected.__name__}, such as {base.get(option, 0.1)!r}."
             )
     _check_rates(name, role, resolved)

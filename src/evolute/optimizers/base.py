@@ -26,8 +26,8 @@ class Tape(NamedTuple):
 class Rates(NamedTuple):
     """The hyperparameters of one network's optimizer: data, so changing them never recompiles."""
 
-    learning_rate: jax.Array  # []
-    damping: jax.Array  # []
+    learning_rate: jax.Array | float  # []
+    damping: jax.Array | float  # []
 
 
 class Contained(NamedTuple):

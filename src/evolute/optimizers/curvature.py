@@ -4,6 +4,7 @@ Axes: B samples, i inputs and o outputs of a layer, K columns of the output Hess
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,9 @@ def diagonal(tape: Tape) -> MLP:
     return tuple(layers)
 
 
-def constrained_rate(learning_rate: jax.Array, direction, gradient, clip: float, tape: Tape) -> jax.Array:
+def constrained_rate(
+    learning_rate: jax.Array | float, direction: Any, gradient: Any, clip: float, tape: Tape
+) -> jax.Array | float:
     """Return ν · learning_rate, with the largest ν ≤ 1 that keeps the step within the norm constraint (E14).
 
     Args:

@@ -57,9 +57,10 @@ def diag_ggn(options: DiagGGNOptions) -> Optimizer:
                 jax.tree.map(lambda old, new: options.average * old + new, state.diagonal, curvature),
             )
             finite = all_finite(averaged)
-            state = keep_if(finite, averaged, state)
-            weight = jnp.maximum(state.weight, 1.0)
-            curvature = jax.tree.map(lambda total: total / weight, state.diagonal)
+            averaged = keep_if(finite, averaged, state)
+            weight = jnp.maximum(averaged.weight, 1.0)
+            curvature = jax.tree.map(lambda total: total / weight, averaged.diagonal)
+            state = averaged
             contained = contained._replace(statistics=jnp.float32(~finite))
         direction = jax.tree.map(lambda g, d: g / (d + rates.damping), gradients, curvature)
         rate = constrained_rate(rates.learning_rate, direction, gradients, options.clip, tape)

@@ -35,7 +35,7 @@ def symmetric(matrix: jax.Array) -> jax.Array:
     return 0.5 * (matrix + matrix.T)
 
 
-def split_damping(A: jax.Array, B: jax.Array, damping: jax.Array, damp_scalars: bool) -> tuple[jax.Array, jax.Array]:
+def split_damping(A: jax.Array, B: jax.Array, damping: jax.Array | float, damp_scalars: bool) -> tuple[jax.Array, jax.Array]:
     """Split the damping of A ⊗ B between its factors so that both are damped alike in relative terms (E11).
 
     With `damp_scalars` false, a 1 x 1 factor is left as it is and the other one takes all: exact damping for such a layer.
@@ -50,7 +50,7 @@ def split_damping(A: jax.Array, B: jax.Array, damping: jax.Array, damp_scalars: 
     return pi * even, even / pi
 
 
-def damped_inverse(matrix: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array]:
+def damped_inverse(matrix: jax.Array, damping: jax.Array | float) -> tuple[jax.Array, jax.Array]:
     """Return (matrix + damping I)⁻¹ and whether it was found.
 
     The damping is raised to a floor relative to the mean eigenvalue, then tenfold up to four times until the Cholesky
@@ -85,7 +85,7 @@ def damped_inverse(matrix: jax.Array, damping: jax.Array) -> tuple[jax.Array, ja
 
 
 def invert(
-    A: jax.Array, B: jax.Array, damping: jax.Array, previous: InversePair, damp_scalars: bool
+    A: jax.Array, B: jax.Array, damping: jax.Array | float, previous: InversePair, damp_scalars: bool
 ) -> tuple[InversePair, jax.Array]:
     """Return the damped inverses of one layer, or the previous ones where they fail; and how many failed []."""
     damping_A, damping_B = split_damping(A, B, damping, damp_scalars)
@@ -115,7 +115,7 @@ def decompose(A: jax.Array, B: jax.Array, previous: EigenPair) -> tuple[EigenPai
     return jax.tree.map(lambda new, old: jnp.where(found, new, old), fresh, previous), jnp.float32(~found)
 
 
-def precondition_exactly(pair: EigenPair, gradient: jax.Array, damping: jax.Array) -> jax.Array:
+def precondition_exactly(pair: EigenPair, gradient: jax.Array, damping: jax.Array | float) -> jax.Array:
     """Return (A ⊗ B + damping I)⁻¹ applied to a layer's gradient [i+1, o] (E13)."""
     product = jnp.outer(pair.A_values, pair.B_values)
     floor = RELATIVE_FLOOR * jnp.mean(product) if gradient.dtype == jnp.float32 else 0.0

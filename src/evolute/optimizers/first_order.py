@@ -85,8 +85,9 @@ def check(name: str, options: FirstOrderOptions) -> None:
                 f"optimizers.{name} has no option {argument!r}{closest(argument, known)}; "
                 f"optax.{name} takes {', '.join(['learning_rate', *known])}."
             )
+
     # Try it on the shapes of a tiny network. Only shapes: computing would start JAX before its devices are chosen.
-    def shape(*axes: int) -> jax.ShapeDtypeStruct:
+    def shape(*axes: int) -> Any:
         return jax.ShapeDtypeStruct(axes, jnp.float32)
 
     mlp = (Layer(shape(3, 2), shape(2)), Layer(shape(2, 1), shape(1)))

@@ -123,7 +123,7 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
         finite = all_finite((measured.A, measured.B))
         return keep_if(finite, measured, state), jnp.float32(~finite)
 
-    def refresh(state: KFACState, damping: jax.Array) -> tuple[KFACState, jax.Array]:
+    def refresh(state: KFACState, damping: jax.Array | float) -> tuple[KFACState, jax.Array]:
         # A state that has measured nothing yet keeps its initial roots: 0/0 would only be caught further down.
         weight = jnp.maximum(state.weight, jnp.finfo(state.weight.dtype).tiny)
         roots, failures = [], []
@@ -149,9 +149,7 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
         )
         matrices = tuple(homogeneous(layer) for layer in gradients)
         directions = tuple(
-            factors.precondition_exactly(root, g, rates.damping)
-            if isinstance(root, EigenPair)
-            else factors.precondition(root, g)
+            factors.precondition_exactly(root, g, rates.damping) if isinstance(root, EigenPair) else factors.precondition(root, g)
             for root, g in zip(state.roots, matrices, strict=True)
         )
         rate = constrained_rate(rates.learning_rate, directions, matrices, options.clip, tape)

@@ -135,7 +135,7 @@ def plot():
     axes.set(
         xlabel="environment steps",
         ylabel="return of 10 deterministic episodes",
-        title=f"{ENV}, one agent, 3 seeds and their mean",
+        title=f"{ENV}, one agent, every seed and their mean",
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

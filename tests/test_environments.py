@@ -73,7 +73,9 @@ def test_rescaled_actions_never_leave_the_bounds():
     # The environment itself refuses what is outside; the largest float below 1 is where rounding would show.
     edge = np.nextafter(np.float32(1), np.float32(0))
     for unit in [np.full(3, edge), np.full(3, -edge), *rng.uniform(-1, 1, (200, 3))]:
-        environment.step(unit.astype(np.float32))
+        taken = environment.step(unit.astype(np.float32)).obs
+        assert (environment.low <= taken).all()
+        assert (taken <= environment.high).all()
 
 
 def test_double_observations_become_single_and_keep_their_values():

@@ -21,7 +21,7 @@ from evolute.errors import UserError, closest
 
 if TYPE_CHECKING:
     from evolute.config import Run
-    from evolute.state import Result
+    from evolute.state import Progress, Result
 
 MISTAKE, INTERRUPTED = 2, 130
 # Where records go, as the help shows it.
@@ -251,7 +251,12 @@ def train_and_report(run: "Run", out: Path, quiet: bool) -> None:
             else:
                 screen.print(f"Training {members} on {run.env}; records go to {out}", soft_wrap=True, markup=False)
                 with (LiveTable if screen.is_terminal else PlainLines)(screen) as show:
-                    result = engine.train(run, out, lambda progress: (check(progress), show(progress))[-1])
+
+                    def observe(progress: "Progress") -> None:
+                        check(progress)
+                        show(progress)
+
+                    result = engine.train(run, out, observe)
     except KeyboardInterrupt:
         recorded = (out / records.CONFIG_FILE).is_file()
         raise KeyboardInterrupt(f"what was recorded is in {out}" if recorded else "") from None

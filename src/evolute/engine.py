@@ -14,7 +14,7 @@ from evolute.config import Run
 from evolute.environments import Environment
 from evolute.errors import UserError
 from evolute.evaluate import Evaluation
-from evolute.evolve import Exploit, Standing
+from evolute.evolve import Exploit
 from evolute.placement import Group
 from evolute.policy import Policy
 from evolute.population import Member
@@ -231,13 +231,14 @@ def evolve_members(state: State) -> list[Exploit]:
     run, exploits = state.run, []
     # Before every member has learnt, fitness says nothing of optimizers or hyperparameters.
     if all(member.gradient_steps for member in state.members):
-        standings = [Standing(m.slot, m.kind, m.fitness, m.hyperparameters) for m in state.members]
 
         def stream(slot: int, purpose: Purpose) -> np.random.Generator:
             return randomness.generator(run.seed, state.population, slot, state.interval, purpose)
 
         explore_rngs = [stream(member.slot, Purpose.EXPLORE) for member in state.members]
-        exploits = evolve.evolve(standings, run, stream(POPULATION, Purpose.SELECT), explore_rngs)
+        exploits = evolve.evolve(
+            [member.standing for member in state.members], run, stream(POPULATION, Purpose.SELECT), explore_rngs
+        )
         for exploit in exploits:
             copy_member(state, exploit)
     state.seconds["evolve"] += time.perf_counter() - began

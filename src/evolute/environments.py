@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from evolute.errors import UserError, closest
+from evolute.policy import in_units_of
 
 FINGERPRINT_STEPS = 200
 
@@ -56,8 +57,7 @@ class Environment:
 
     def step(self, action: np.ndarray) -> Step:
         """Take an action [A] in [-1, 1]."""
-        unit = action.astype(np.float64)
-        scaled = (self.low + (unit + 1.0) * 0.5 * (self.high - self.low)).astype(self._dtype)
+        scaled = in_units_of(self.low, self.high, action).astype(self._dtype)
         obs, reward, terminated, truncated, _ = self._env.step(scaled)
         return Step(self._flat(obs), float(reward), bool(terminated), bool(truncated))
 

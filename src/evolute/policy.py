@@ -10,9 +10,15 @@ import safetensors
 import safetensors.numpy
 
 from evolute.errors import UserError
+from evolute.files import write_whole
 
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
+
+
+def in_units_of(low: np.ndarray, high: np.ndarray, unit_action: np.ndarray) -> np.ndarray:
+    """Return an action [..., A] in [-1, 1] in the units of the bounds [A], as float64."""
+    return low + (unit_action.astype(np.float64) + 1.0) * 0.5 * (high - low)
 
 
 class Policy:
@@ -45,8 +51,7 @@ class Policy:
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Return the action [..., A] in the environment's units for observations [..., O]."""
-        unit = self.unit_action(obs).astype(np.float64)
-        return (self.low + (unit + 1.0) * 0.5 * (self.high - self.low)).astype(np.float32)
+        return in_units_of(self.low, self.high, self.unit_action(obs)).astype(np.float32)
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write the weights and what is needed to run them into a folder, replacing an older policy there."""
@@ -62,14 +67,8 @@ class Policy:
             "action_high": self.high.tolist(),
             **about,
         }
-        # Written beside the old ones and renamed, so that a policy is never half a file.
-        for name, data in (
-            (WEIGHTS_FILE, safetensors.numpy.save(tensors)),
-            (DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode()),
-        ):
-            partial = folder / f".{name}.partial"
-            partial.write_bytes(data)
-            partial.replace(folder / name)
+        write_whole(folder / WEIGHTS_FILE, safetensors.numpy.save(tensors))
+        write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Policy":

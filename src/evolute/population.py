@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evolute.environments import Environment
+from evolute.evolve import Standing
 from evolute.hyperparameters import Hyperparameters
 from evolute.randomness import Purpose
 from evolute.replay import ReplayBuffer, Sample
@@ -35,6 +36,11 @@ class Member:
     noise_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     episode_return: float = 0.0
     finished_returns: list[float] = field(default_factory=list)
+
+    @property
+    def standing(self) -> Standing:
+        """What evolution sees of it."""
+        return Standing(self.slot, self.kind, self.fitness, self.hyperparameters)
 
     def begin_interval(self, stream: Callable[[Purpose], np.random.Generator]) -> None:
         """Start an interval with random streams of its own.

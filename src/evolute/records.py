@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evolute.errors import UserError
+from evolute.files import write_whole
 from evolute.policy import Policy
 
 CONFIG_FILE = "config.toml"
@@ -110,9 +111,7 @@ class RunFolder:
             file.write(json.dumps(_finite(row)) + "\n")
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
-        partial = self.path / f".{name}.partial"
-        partial.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.path / name)
+        write_whole(self.path / name, (json.dumps(_finite(value), indent=2) + "\n").encode())
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:

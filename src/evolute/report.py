@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from evolute.evaluate import Evaluation
-from evolute.evolve import Exploit, Standing, ranked
+from evolute.evolve import Exploit, ranked
 from evolute.hyperparameters import Hyperparameters
 from evolute.population import Member
 from evolute.state import Best, State
@@ -70,7 +70,7 @@ def describe(best: Best) -> dict[str, Any]:
 
 def leaderboard(members: list[Member]) -> list[dict[str, Any]]:
     """Return the members, best first."""
-    order = ranked([Standing(m.slot, m.kind, m.fitness, m.hyperparameters) for m in members])
+    order = ranked([member.standing for member in members])
     return [
         {
             "rank": rank,

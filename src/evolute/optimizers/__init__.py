@@ -93,8 +93,7 @@ def resolve_options(name: str, role: str, given: Mapping[str, Any], learning_rat
     if name not in CURVATURE_KINDS:
         resolved = {"learning_rate": learning_rate, **given}
         _check_rates(name, role, resolved)
-        arguments = {k: v for k, v in resolved.items() if k != "learning_rate"}
-        first_order.check(name, FirstOrderOptions(float(resolved["learning_rate"]), arguments))
+        first_order.check(name, FirstOrderOptions.of(resolved))
         return resolved
     kind = CURVATURE_KINDS[name]
     fields = {f.name: f for f in dataclasses.fields(kind.options)}
@@ -142,5 +141,4 @@ def build(name: str, options: Mapping[str, Any]) -> Optimizer:
     if name in CURVATURE_KINDS:
         kind = CURVATURE_KINDS[name]
         return kind.factory(kind.options(**options))
-    arguments = {k: v for k, v in options.items() if k != "learning_rate"}
-    return first_order.first_order(name, FirstOrderOptions(float(options["learning_rate"]), arguments))
+    return first_order.first_order(name, FirstOrderOptions.of(options))

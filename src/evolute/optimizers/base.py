@@ -34,7 +34,7 @@ class Contained(NamedTuple):
     """How often something was not finite and was kept from doing harm, in one update; all [] float32 (maths.md E17)."""
 
     statistics: jax.Array  # batches that did not enter a moving average
-    inverses: jax.Array  # factors whose previous inverse was kept
+    inverses: jax.Array  # layers whose previous inverses were kept
     steps: jax.Array  # updates that were left out
 
 

@@ -28,7 +28,13 @@ class FirstOrderOptions:
     learning_rate: float
     arguments: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "FirstOrderOptions":
+        """Split options by name into the learning rate and optax's other arguments."""
+        return cls(float(options["learning_rate"]), {k: v for k, v in options.items() if k != "learning_rate"})
 
+
+@functools.cache
 def transformations() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Return every optimizer of optax and optax.contrib that takes a learning rate, by optax's name."""
     found = {}

@@ -12,44 +12,101 @@ import os
 import statistics
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 TASKS = ("HalfCheetah-v4", "Hopper-v4")
-STEPS, INTERVAL = 15_000, 2_500
+KINDS = ("adam", "kfac", "kfac_empirical", "diag_ggn")
+INF = float("inf")
+
+
+class Round(NamedTuple):
+    """One round of the grid: its length, its seeds and, by kind, the options tried."""
+
+    steps: int
+    interval: int
+    seeds: tuple[int, ...]
+    tried: dict
 
 
 def both(rates, dampings, **more):
     return [{"learning_rate": rate, "damping": damping, **more} for rate in rates for damping in dampings]
 
 
-# Options by kind. What is not named here is the default of the code that ran it.
-CELLS = {
-    "adam": [{"learning_rate": 1e-3}],
-    "kfac": [
-        *both((0.03, 0.1, 0.3), (0.01, 0.1, 1.0)),
-        # The critics want less damping than the actor, whose tanh has little curvature left where it saturates.
-        {"learning_rate": 0.1, "critic": {"damping": 0.01}, "actor": {"damping": 0.1}},
-        {"learning_rate": 0.1, "critic": {"damping": 0.01}, "actor": {"damping": 1.0}},
-        {"learning_rate": 0.1, "critic": {"damping": 0.01}, "actor": {"damping": 1.0, "learning_rate": 0.03}},
-        {"learning_rate": 0.1, "critic": {"damping": 0.1}, "actor": {"damping": 1.0}},
-    ],
-    "diag_ggn": [
-        # With a norm constraint as K-FAC's, on one task only: the diagonal says too little of a step's length to bound it.
-        *both((0.01, 0.03, 0.1), (0.001, 0.01, 0.1), actor={"clip": 0.01}, critic={"clip": 0.02}),
-        *both((0.0001,), (0.01, 0.1, 1.0), clip=float("inf")),
-        *both((0.001, 0.01), (0.01, 0.1), clip=float("inf")),
-        *both((0.01, 0.05), (1.0,), clip=float("inf")),
-    ],
-    "kfac_empirical": [*both((0.01,), (0.01, 0.1, 1.0)), *both((0.001,), (0.01,))],
+def clipped(actor, critic, **more):
+    return {**more, "actor": {"clip": actor}, "critic": {"clip": critic}}
+
+
+# What an option does not name is the default of the code that ran it: in the first round of `kfac` a clip of 0.01 and 0.02,
+# statistics every 2 updates, inverses every 20. The second round names everything.
+ROUNDS = {
+    "first": Round(
+        15_000,
+        2_500,
+        (0,),
+        {
+            "adam": [{"learning_rate": 1e-3}],
+            "kfac": [
+                *both((0.03, 0.1, 0.3), (0.01, 0.1, 1.0)),
+                # The critics want less damping than the actor, whose tanh has little curvature left where it saturates.
+                {"learning_rate": 0.1, "critic": {"damping": 0.01}, "actor": {"damping": 0.1}},
+                {"learning_rate": 0.1, "critic": {"damping": 0.01}, "actor": {"damping": 1.0}},
+                {"learning_rate": 0.1, "critic": {"damping": 0.01}, "actor": {"damping": 1.0, "learning_rate": 0.03}},
+                {"learning_rate": 0.1, "critic": {"damping": 0.1}, "actor": {"damping": 1.0}},
+            ],
+            "diag_ggn": [
+                # With a norm constraint as K-FAC's, on one task only: the diagonal says too little of a step's length to bound it.
+                *both((0.01, 0.03, 0.1), (0.001, 0.01, 0.1), **clipped(0.01, 0.02)),
+                *both((0.0001,), (0.01, 0.1, 1.0), clip=INF),
+                *both((0.001, 0.01), (0.01, 0.1), clip=INF),
+                *both((0.01, 0.05), (1.0,), clip=INF),
+            ],
+            "kfac_empirical": [*both((0.01,), (0.01, 0.1, 1.0)), *both((0.001,), (0.01,))],
+        },
+    ),
+    "second": Round(
+        40_000,
+        5_000,
+        (0, 1),
+        {
+            "adam": [{"learning_rate": 1e-3}],
+            "kfac": [
+                clipped(0.01, 0.02, learning_rate=0.1, damping=0.1, statistics_every=2, inverse_every=20),
+                clipped(0.01, 0.02, learning_rate=0.3, damping=0.1, statistics_every=2, inverse_every=20),
+                clipped(0.01, 0.02, learning_rate=0.3, damping=0.1, statistics_every=1, inverse_every=10),
+                clipped(0.03, 0.06, learning_rate=0.3, damping=0.1, statistics_every=2, inverse_every=20),
+                clipped(0.03, 0.06, learning_rate=0.3, damping=0.1, statistics_every=1, inverse_every=10),
+                clipped(0.01, 0.02, learning_rate=0.3, damping=1.0, statistics_every=2, inverse_every=20),
+                clipped(0.01, 0.02, learning_rate=0.1, damping=0.1, statistics_every=1, inverse_every=10),
+            ],
+            "kfac_empirical": [
+                clipped(0.01, 0.02, learning_rate=0.01, damping=0.1, statistics_every=2, inverse_every=20),
+                clipped(0.01, 0.02, learning_rate=0.03, damping=0.1, statistics_every=2, inverse_every=20),
+                clipped(0.03, 0.06, learning_rate=0.03, damping=0.1, statistics_every=2, inverse_every=20),
+                clipped(INF, INF, learning_rate=0.01, damping=0.1, statistics_every=2, inverse_every=20),
+            ],
+            "diag_ggn": [
+                *both((0.001, 0.003), (0.1,), clip=INF),
+                *both((0.003, 0.01), (1.0,), clip=INF),
+                *both((0.001,), (0.01,), clip=INF, average=0.95),
+                *both((0.003,), (0.1,), clip=INF, average=0.95),
+            ],
+        },
+    ),
 }
 
 
 def cells():
-    for kind, tried in CELLS.items():
-        for options, env in itertools.product(tried, TASKS):
-            if kind == "diag_ggn" and "critic" in options and env != TASKS[0]:
-                continue
-            yield {"kind": kind, "env": env, "options": options}
+    for name, round_ in ROUNDS.items():
+        for seed in round_.seeds:
+            deepest = max(len(tried) for tried in round_.tried.values())
+            # Kinds take turns, so that an unfinished round says something of each.
+            for n, kind in itertools.product(range(deepest), round_.tried):
+                for env in TASKS if n < len(round_.tried[kind]) else ():
+                    options = round_.tried[kind][n]
+                    if name == "first" and kind == "diag_ggn" and "critic" in options and env != TASKS[0]:
+                        continue
+                    yield {"round": name, "kind": kind, "env": env, "seed": seed, "options": options}
 
 
 def run_cell(cell):
@@ -58,8 +115,9 @@ def run_cell(cell):
     run = evolute.Run(
         cell["env"],
         mix={cell["kind"]: 1},
-        steps=STEPS,
-        interval=INTERVAL,
+        steps=ROUNDS[cell["round"]].steps,
+        interval=ROUNDS[cell["round"]].interval,
+        seed=cell["seed"],
         learning_starts=2_000,
         actor_layers=(128, 128),
         critic_layers=(128, 128),
@@ -67,13 +125,13 @@ def run_cell(cell):
         episodes=5,
         final_episodes=1,
     )
-    rows, began = [], time.perf_counter()
+    rows, began = [], time.process_time()
     evolute.train(run, observer=lambda progress: rows.extend(progress.rows))
     return {
         **cell,
         "fitness": [row["fitness"] for row in rows],
         "contained": sum(row["contained_statistics"] + row["contained_inverses"] + row["contained_steps"] for row in rows),
-        "seconds": time.perf_counter() - began,
+        "seconds": time.process_time() - began,
     }
 
 
@@ -90,7 +148,7 @@ def done():
 
 
 def name_of(cell):
-    return json.dumps([cell["kind"], cell["env"], cell["options"]])
+    return json.dumps([cell["round"], cell["kind"], cell["env"], cell["seed"], cell["options"]])
 
 
 def score(row):
@@ -107,21 +165,26 @@ def shown(options, prefix=""):
 
 def table():
     rows = {name_of(row): row for row in done()}
-    for kind in CELLS:
-        tried = {json.dumps(row["options"]): row["options"] for row in rows.values() if row["kind"] == kind}
-        print(f"\n| {kind} | " + " | ".join(TASKS) + " | contained events | seconds |\n| --- |" + " --- |" * (len(TASKS) + 2))
-        for options in tried.values():
-            found = [rows.get(name_of({"kind": kind, "env": env, "options": options})) for env in TASKS]
-            scores = ["-" if row is None else f"{score(row):.0f}" for row in found]
-            events = sum(row["contained"] for row in found if row)
-            seconds = statistics.mean(row["seconds"] for row in found if row)
-            print(f"| {', '.join(shown(options))} | " + " | ".join(scores) + f" | {events:.0f} | {seconds:.0f} |")
+    for round_name, round_ in ROUNDS.items():
+        for kind, tried in round_.tried.items():
+            print(f"\n| {round_name} round, {kind} | " + " | ".join(TASKS) + " | contained events | CPU seconds |")
+            print("| --- |" + " --- |" * (len(TASKS) + 2))
+            for options in tried:
+                cell = {"round": round_name, "kind": kind, "options": options}
+                found = [
+                    [row for seed in round_.seeds if (row := rows.get(name_of({**cell, "env": env, "seed": seed})))] for env in TASKS
+                ]
+                scores = [", ".join(f"{score(row):.0f}" for row in of_task) or "-" for of_task in found]
+                ran = [row for of_task in found for row in of_task]
+                if ran:
+                    events, seconds = sum(row["contained"] for row in ran), statistics.mean(row["seconds"] for row in ran)
+                    print(f"| {', '.join(shown(options))} | " + " | ".join(scores) + f" | {events:.0f} | {seconds:.0f} |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the tables instead of running")
-    parser.add_argument("--kinds", nargs="+", default=list(CELLS), choices=CELLS)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
     arguments = parser.parse_args()
     if arguments.table:

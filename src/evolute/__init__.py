@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evolute.config import Run as Run
     from evolute.engine import train as train
+    from evolute.errors import RunStopped as RunStopped
     from evolute.errors import UserError as UserError
     from evolute.policy import Policy as Policy
+    from evolute.resumption import resume as resume
     from evolute.state import Progress as Progress
     from evolute.state import Result as Result
 
@@ -16,12 +18,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "Run": "config",
     "train": "engine",
+    "resume": "resumption",
+    "RunStopped": "errors",
     "UserError": "errors",
     "Policy": "policy",
     "Progress": "state",
     "Result": "state",
 }
-__all__ = ["Policy", "Progress", "Result", "Run", "UserError", "train"]
+__all__ = ["Policy", "Progress", "Result", "Run", "RunStopped", "UserError", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,24 +6,25 @@ import io
 import itertools
 import os
 import re
-import signal
 import sys
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from evolute.errors import UserError, closest
+from evolute.errors import RunStopped, UserError, closest
+from evolute.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
     from evolute.config import Run
-    from evolute.state import Progress, Result
+    from evolute.state import Observer, Progress, Result
 
-MISTAKE, INTERRUPTED = 2, 130
+# Exit codes; a run that a signal ended exits with 128 + its number.
+MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
 # Where records go, as the help shows it.
 OUT = "runs/<env>-<mix>-<seed>-<time>"
 
@@ -31,21 +32,28 @@ OUT = "runs/<env>-<mix>-<seed>-<time>"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one sentence for a user's mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Like `python -m`: an environment module beside the user is found. Last, so that it shadows nothing.
-    sys.path.append(os.getcwd())
     try:
         sys.exit(_run(words))
     except UserError as mistake:
         print(f"evolute: {mistake}", file=sys.stderr)
         sys.exit(MISTAKE)
-    except KeyboardInterrupt as interruption:
-        print(f"evolute: interrupted{f'; {interruption}' if str(interruption) else ''}.", file=sys.stderr)
+    except MemoryError:
+        print("evolute: there is not enough memory; lower buffer_size, batch_size, the layers or the members.", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except RunStopped as stop:
+        print(f"evolute: the run has stopped: {stop}", file=sys.stderr)
+        sys.exit(STOPPED)
+    except Interrupted as interruption:
+        sys.exit(interruption.exit_code)
+    except KeyboardInterrupt:
+        print("evolute: interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
 def _run(words: list[str]) -> int:
     commands: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
         "train": (_train_flags, _train),
+        "resume": (lambda: ResumeFlags, _resume),
         "evaluate": (lambda: EvaluateFlags, _evaluate),
         "show": (lambda: ShowFlags, _show),
         "demo": (lambda: DemoFlags, _demo),
@@ -94,6 +102,7 @@ def _parse(flags: Any, command: str, words: list[str]) -> Any:
 USAGE = """evolute: populations of reinforcement-learning agents whose members use different optimizers
 
   evolute train ENV     train a population, such as: evolute train HalfCheetah-v4 --mix adam=2 kfac=1 diag_ggn=1
+  evolute resume RUN    go on with a run that was stopped, or make it longer
   evolute evaluate RUN  play deterministic episodes with a run's best policy
   evolute show RUN      print a run's leaderboard, lineage and learning curves
   evolute demo          train a small mixed population in a few minutes
@@ -103,6 +112,9 @@ USAGE = """evolute: populations of reinforcement-learning agents whose members u
 # -------------------------------------------------------------------------------------------------------------- train
 
 SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
+# A module's code runs when it is imported.
+ALLOW_IMPORT = "Module that may be imported for an environment that a file names, such as my_package for my_package:MyEnv-v0."
+AllowImportFlag = Annotated[str | None, tyro.conf.arg(metavar="MODULE", help=ALLOW_IMPORT, help_behavior_hint="(default: none)")]
 QuietFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
 ]
@@ -129,11 +141,12 @@ def _train_flags() -> Any:
             annotated = tyro.conf.Positional[annotated]
         fields.append((field.name, annotated, dataclasses.field(default=None)))
     own = {
-        "config": (Path, "TOML file with any of these settings; flags override it.", "none"),
-        "out": (Path, "Folder for the run's records; must not hold a run yet.", OUT),
+        "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),
+        "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT),
+        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none"),
     }
-    for name, (kind, text, default) in own.items():
-        argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar="PATH")
+    for name, (kind, metavar, text, default) in own.items():
+        argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
         fields.append((name, Annotated[kind | None, argument], dataclasses.field(default=None)))
     fields.append(("quiet", QuietFlag, dataclasses.field(default=False)))
     made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
@@ -225,73 +238,68 @@ def _value(text: str) -> Any:
 
 def _train(flags: Any) -> None:
     from evolute.config import Run
+    from evolute.environments import module_of
     from evolute.records import default_folder
 
     settings = _settings(flags)
     if "env" not in settings:
         raise UserError("no environment is given; name one, such as: evolute train HalfCheetah-v4.")
     run = Run(**settings)
+    # Who types the environment means its module, too.
+    admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
     train_and_report(run, flags.out or default_folder(run.env, run.mix, run.seed), quiet=flags.quiet)
+
+
+def admit(env: str, allowed: str | None) -> None:
+    """Let an environment's module be imported, if there is one and it is the allowed one; raises UserError otherwise."""
+    from evolute.environments import check_import, module_of
+
+    check_import(env, allowed)
+    if module_of(env) is not None:
+        # Like `python -m`: a module beside the user is found. Last, so that it shadows nothing; and only now, so that nothing in a
+        # stranger's folder stands in for what a library tries to import.
+        sys.path.append(os.getcwd())
 
 
 def train_and_report(run: "Run", out: Path, quiet: bool) -> None:
     """Train while showing the population, then print the leaderboard and what to type next."""
     from evolute import engine, records
-    from evolute.display import LiveTable, PlainLines, console
     from evolute.environments import Environment
 
     records.refuse_existing(out)
     Environment(run.env).close()  # A mistake in its name is told before anything is announced.
+    members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
+    opening = f"Training {members} on {run.env}; records go to {out}"
+    watch_and_report(lambda observer: engine.train(run, out, observer), out, opening, quiet)
+
+
+def watch_and_report(train: Callable[["Observer"], "Result"], out: Path, opening: str, quiet: bool) -> None:
+    """Train while showing the population; stop on a signal; say how to go on, or what to type next."""
+    from evolute.display import LiveTable, PlainLines, console
+    from evolute.records import CONFIG_FILE
+
     remember_compiled_programs()
-    screen, members = console(), f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
+    screen = console()
     try:
-        with _sure_interruption() as check:
-            if quiet:
-                result = engine.train(run, out, check)
-            else:
-                screen.print(f"Training {members} on {run.env}; records go to {out}", soft_wrap=True, markup=False)
-                with (LiveTable if screen.is_terminal else PlainLines)(screen) as show:
+        with interruptible() as check, contextlib.ExitStack() as stack:
+            if opening and not quiet:
+                screen.print(opening, soft_wrap=True, markup=False)
+            show = None if quiet else stack.enter_context((LiveTable if screen.is_terminal else PlainLines)(screen))
 
-                    def observe(progress: "Progress") -> None:
-                        check(progress)
-                        show(progress)
+            def observe(progress: "Progress") -> None:
+                check(progress)
+                if show is not None:
+                    show(progress)
 
-                    result = engine.train(run, out, observe)
-    except KeyboardInterrupt:
-        recorded = (out / records.CONFIG_FILE).is_file()
-        raise KeyboardInterrupt(f"what was recorded is in {out}" if recorded else "") from None
+            result = train(observe)
+    except (Interrupted, RunStopped) as stop:
+        how = f"Go on from the last checkpoint with: evolute resume {out}" if (out / CONFIG_FILE).is_file() else ""
+        if isinstance(stop, RunStopped):
+            raise RunStopped(f"{stop} {how}".strip()) from None
+        print(f"evolute: stopped. {how}".strip(), file=sys.stderr)
+        raise
     if not quiet:
         _print_result(result, out)
-
-
-@contextlib.contextmanager
-def _sure_interruption() -> Iterator[Callable[[Any], None]]:
-    """Make sure that Ctrl-C arrives, and yield the observer that sees to it.
-
-    Python drops an exception that is raised in a callback of its garbage collector, and JAX has such a callback.
-    """
-    pressed = False
-
-    def press(*_: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        raise KeyboardInterrupt
-
-    def check(_: Any) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    def tell(dropped: Any) -> None:
-        if dropped.exc_type is not KeyboardInterrupt:
-            hook(dropped)
-
-    handler, hook = signal.signal(signal.SIGINT, press), sys.unraisablehook
-    sys.unraisablehook = tell
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        sys.unraisablehook = hook
 
 
 def remember_compiled_programs() -> None:
@@ -321,7 +329,7 @@ def _print_result(result: "Result", out: Path) -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- evaluate
+# ------------------------------------------------------------------------------------------------------------ resume
 
 RunArgument = tyro.conf.Positional[
     Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="Run folder.", help_behavior_hint="(needed)")]
@@ -344,6 +352,44 @@ def _whole_number(flag: str, text: str, least: int) -> int:
 
 
 @dataclass(frozen=True)
+class ResumeFlags:
+    """Go on with a run that was stopped, from its newest whole checkpoint; or make a run longer."""
+
+    run: RunArgument = None
+    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as the run was asked for)")] = None
+    """Environment steps of each member, in all: the run's new length."""
+    allow_version_change: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(
+            help="Go on with other versions or another physics than the run was trained with.",
+            help_behavior_hint="(default: refuse)",
+        ),
+    ] = False
+    quiet: QuietFlag = False
+
+
+def _resume(flags: ResumeFlags) -> None:
+    from evolute.display import console
+    from evolute.resumption import resume
+
+    path, screen = _folder(flags.run), console()
+    steps = None if flags.steps is None else _whole_number("--steps", flags.steps, least=1)
+
+    def note(sentence: str) -> None:
+        if not flags.quiet:
+            screen.print(f"{path}: {sentence}", soft_wrap=True, markup=False)
+
+    def train(observer: "Observer") -> "Result":
+        return resume(path, steps, observer, flags.allow_version_change, note)
+
+    watch_and_report(train, path, "", flags.quiet)
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluate
+
+
+@dataclass(frozen=True)
 class EvaluateFlags:
     """Play deterministic episodes with a run's best policy; only completed ones count (RL Baselines3 Zoo)."""
 
@@ -354,6 +400,7 @@ class EvaluateFlags:
     """Episodes to play instead of a number of steps."""
     seed: SeedFlag = "0"
     """Seed of the first episode."""
+    allow_import: AllowImportFlag = None
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
@@ -368,6 +415,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
     episodes = None if flags.episodes is None else _whole_number("--episodes", flags.episodes, least=1)
     seed = _whole_number("--seed", flags.seed, least=0)
     policy = RunFolder.open(_folder(flags.run)).best_policy()
+    admit(policy.env, flags.allow_import)
     environment = Environment(policy.env)
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
         raise UserError(
@@ -401,22 +449,23 @@ def _show(flags: ShowFlags) -> None:
     from evolute.records import RunFolder
 
     folder, screen = RunFolder.open(_folder(flags.run)), console()
-    metrics, events, result = folder.metrics(), folder.events(), folder.result()
+    metrics, result = folder.metrics(), folder.result()
+    exploits = [event for event in folder.events() if event["event"] == "exploit"]
     if not metrics:
         screen.print("No interval has ended yet.")
         return
-    screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, events)))
+    screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, exploits)))
     screen.print(curves_table(metrics))
-    screen.print(lineage_table(events) if events else "Nobody has copied anybody.")
+    screen.print(lineage_table(exploits) if exploits else "Nobody has copied anybody.")
     if not result:
         screen.print("The run has not ended.")
 
 
-def standings(metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a leaderboard from the newest metrics of a run that has not ended."""
     newest = max(row["interval"] for row in metrics)
-    rows = [row for row in metrics if row["interval"] == newest]
-    parents = {event["member"]: event["parent"] for event in events}
+    rows = list({row["member"]: row for row in metrics if row["interval"] == newest}.values())
+    parents = {exploit["member"]: exploit["parent"] for exploit in exploits}
     rows.sort(key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0.0), row["member"]))
     return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]
 

@@ -1,6 +1,7 @@
 """What a run is: one frozen record, its presets, its TOML form; a mistake is one sentence with value, rule and fix."""
 
 import dataclasses
+import itertools
 import math
 import tomllib
 import typing
@@ -11,8 +12,9 @@ from typing import Any
 
 import tomli_w
 
-from evolute import optimizers
+from evolute import limits, optimizers
 from evolute.errors import UserError, closest
+from evolute.files import read_at_most
 from evolute.hyperparameters import BOUNDS, Hyperparameters
 
 # Stands for "the preset's value" until a Run is made.
@@ -77,12 +79,17 @@ class Run:
     final_episodes: int = _option("Deterministic episodes of the best policy after training.", 10)
 
     # execution
+    checkpoint_every: int = _option("Intervals between two checkpoints.", 1)
     placement: str = _option("How members share a device: 'map', 'vmap', or 'auto' (map on a CPU, vmap elsewhere).", "auto")
 
     def __post_init__(self) -> None:
         """Fill in the preset, resolve the optimizers' options, and check everything."""
+        for field in dataclasses.fields(self):
+            _check_size(field.name, getattr(self, field.name), limits.DEPTH)
         if not isinstance(self.env, str) or not self.env.strip():
             raise UserError(f"env is {self.env!r}; it must name a Gymnasium environment, such as HalfCheetah-v4.")
+        if not self.env.isprintable():
+            raise UserError(f"env is {self.env!r}; it must have printable characters alone, such as HalfCheetah-v4.")
         if not isinstance(self.preset, str) or self.preset not in PRESETS:
             raise UserError(
                 f"unknown preset {self.preset!r}{closest(str(self.preset), PRESETS)}; choose from {', '.join(PRESETS)}."
@@ -182,28 +189,50 @@ PRESETS: dict[str, Callable[[str], dict[str, Any]]] = {"paper": _zoo, "sb3": _sb
 
 # ------------------------------------------------------------------------------------------------------------- checks
 
+
+def _trainable(layers: tuple[int, ...]) -> bool:
+    if not 0 < len(layers) <= limits.LAYERS or not all(0 < units <= limits.UNITS for units in layers):
+        return False
+    return sum(i * o for i, o in itertools.pairwise(layers)) <= limits.WEIGHTS
+
+
+_LAYERS_RULE = (
+    f"one or more positive numbers of units, at most {limits.LAYERS} layers of {limits.UNITS} units with "
+    f"{limits.WEIGHTS:,} weights between them"
+)
+
 # Field: (what must hold, the rule in words, an example).
 _RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "steps": (lambda x: x > 0, "a positive number of environment steps", "1000000"),
+    "steps": (lambda x: 0 < x <= limits.STEPS, "a positive number of environment steps, at most 1e15", "1000000"),
     "seed": (lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295", "0"),
     "discount": (lambda x: 0 <= x <= 1, "between 0 and 1", "0.99"),
     "tau": (lambda x: 0 < x <= 1, "above 0 and at most 1", "0.005"),
-    "policy_delay": (lambda x: x > 0, "a positive number of updates", "2"),
+    "policy_delay": (lambda x: 0 < x <= limits.UPDATES, "a positive number of updates, at most 1e9", "2"),
     "target_noise": (lambda x: 0 <= x < math.inf, "a finite number not below 0", "0.2"),
     "target_noise_clip": (lambda x: 0 <= x < math.inf, "a finite number not below 0", "0.5"),
     "exploration_noise": (lambda x: 0 <= x < math.inf, "a finite number not below 0", "0.1"),
-    "learning_starts": (lambda x: x >= 0, "a number of environment steps not below 0", "10000"),
-    "buffer_size": (lambda x: x > 0, "a positive number of transitions", "1000000"),
-    "batch_size": (lambda x: x > 0, "a positive number of transitions", "256"),
-    "interval": (lambda x: x > 0, "a positive number of environment steps", "10000"),
+    "learning_starts": (
+        lambda x: 0 <= x <= limits.STEPS,
+        "a number of environment steps not below 0 and at most 1e15",
+        "10000",
+    ),
+    "buffer_size": (lambda x: 0 < x <= limits.BUFFER, "a positive number of transitions, at most 1e8", "1000000"),
+    "batch_size": (lambda x: 0 < x <= limits.BATCH, "a positive number of transitions, at most 1e5", "256"),
+    "checkpoint_every": (lambda x: 0 < x <= limits.STEPS, "a positive number of intervals, at most 1e15", "1"),
+    "interval": (lambda x: 0 < x <= limits.STEPS, "a positive number of environment steps, at most 1e15", "10000"),
     "truncation": (lambda x: 0 < x <= 0.5, "above 0 and at most 0.5", "0.2"),
-    "episodes": (lambda x: x > 0, "a positive number of episodes", "5"),
-    "final_episodes": (lambda x: x > 0, "a positive number of episodes", "10"),
+    "episodes": (lambda x: 0 < x <= limits.EPISODES, "a positive number of episodes, at most 1e5", "5"),
+    "final_episodes": (lambda x: 0 < x <= limits.EPISODES, "a positive number of episodes, at most 1e5", "10"),
     "shrink": (lambda x: x in ("both", "gradient"), "'both' or 'gradient'", "'both'"),
     "placement": (lambda x: x in ("auto", "map", "vmap"), "'auto', 'map' or 'vmap'", "'auto'"),
-    "actor_layers": (lambda x: x and all(n > 0 for n in x), "one or more positive numbers of units", "400 300"),
-    "critic_layers": (lambda x: x and all(n > 0 for n in x), "one or more positive numbers of units", "400 300"),
-    "factors": (lambda x: x and all(0 < f < math.inf for f in x), "one or more positive numbers", "0.8 1.2"),
+    "actor_layers": (_trainable, _LAYERS_RULE, "400 300"),
+    "critic_layers": (_trainable, _LAYERS_RULE, "400 300"),
+    "factors": (
+        lambda x: 0 < len(x) <= limits.ENTRIES and all(0 < f < math.inf for f in x),
+        f"one or more positive numbers, at most {limits.ENTRIES} of them",
+        "0.8 1.2",
+    ),
+    "perturb": (lambda x: len(x) <= limits.ENTRIES, f"at most {limits.ENTRIES} names", "batch_size"),
 }
 
 # Of fields without a rule of their own.
@@ -211,9 +240,22 @@ _EXAMPLES = {
     "mix": "adam=1",
     "optimizers": "kfac.damping=0.1",
     "steps_per_interval": "kfac=3000",
-    "perturb": "batch_size",
     "bounds": "batch_size=64,512",
 }
+
+
+def _check_size(name: str, value: Any, depth: int) -> None:
+    """Raise UserError for what nests too deeply, and for numbers and texts that are too long."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{name} is a whole number of {value.bit_length()} bits; it must fit into 64, so write a smaller one.")
+    if isinstance(value, str) and len(value) > limits.NAME:
+        raise UserError(f"{name} has {len(value)} characters ({value!r}); it must have at most {limits.NAME}, so shorten it.")
+    if not isinstance(value, Mapping | list | tuple):
+        return
+    if depth == 0:
+        raise UserError(f"{name.partition('.')[0]} nests tables or lists more than {limits.DEPTH} deep; write it flat.")
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        _check_size(f"{name}.{key}", item, depth - 1)
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
@@ -251,6 +293,8 @@ def _check(run: Run) -> None:
             optimizers.check_name(optimizer)
         if count < 1:
             raise UserError(f"mix.{kind} is {count}; it must be a positive number of slots, such as {kind}=1.")
+    if sum(run.mix.values()) > limits.MEMBERS:
+        raise UserError(f"mix has {sum(run.mix.values())} slots; it must have at most {limits.MEMBERS}, such as adam=6 kfac=2.")
     if run.batch_size > run.buffer_size:
         raise UserError(
             f"batch_size is {run.batch_size}, more than the {run.buffer_size} transitions of the buffer; "
@@ -294,6 +338,8 @@ def _check_bounds(run: Run) -> None:
             rule = "two positive whole numbers" if whole else "two positive numbers"
             example = "64, 512" if whole else "0.001, 0.1"
             raise UserError(f"bounds.{name} is {_shown(pair)}; it must be {rule}, least first, such as {example}.")
+        if whole and pair[1] > limits.BATCH:
+            raise UserError(f"bounds.{name} is {_shown(pair)}; it must be at most {limits.BATCH}, such as 64, 512.")
         run.bounds[name] = (pair[0], pair[1])
     low, high = run.bounds_of("batch_size")
     if "batch_size" in run.perturb and high > run.buffer_size:
@@ -357,20 +403,35 @@ def _uncovered(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str,
 
 def read(path: Path) -> dict[str, Any]:
     """Return the settings of a TOML file; raises UserError where it is missing, unreadable, or has an unknown key."""
+    where = f"the configuration file {str(path)!r}"
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_at_most(path, limits.CONFIG_BYTES).decode("utf-8")
     except FileNotFoundError:
-        raise UserError(f"the configuration file {str(path)!r} does not exist; check the path.") from None
+        raise UserError(f"{where} does not exist; check the path.") from None
     except OSError as error:
-        raise UserError(f"the configuration file {str(path)!r} cannot be read: {error.strerror}.") from None
+        raise UserError(f"{where} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise UserError(f"the configuration file {str(path)!r} is not UTF-8 text; save it as such.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"the configuration file {str(path)!r} is not valid TOML: {error}.") from None
+        raise UserError(f"{where} is not UTF-8 text; save it as such.") from None
+    return parse(text, where)
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Return the settings of TOML text; raises UserError, which names `where` it is from, as `read` does."""
+    if len(text) > limits.CONFIG_BYTES:
+        raise UserError(f"{where} has {len(text):,} characters; it must have at most {limits.CONFIG_BYTES:,}, so shorten it.")
+    # Only a line feed ends a line: a quoted key may hold what else would split text into lines.
+    if any(len(line) > limits.CONFIG_LINE for line in text.split("\n")):
+        raise UserError(f"{where} has a line of more than {limits.CONFIG_LINE} characters; break it.")
+    try:
+        settings = tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{where} nests too deeply; write it flat.") from None
+    except ValueError as error:  # TOMLDecodeError is one; so are a date without a day, and a number of thousands of digits
+        raise UserError(f"{where} is not valid TOML: {error}.") from None
     known = [field.name for field in dataclasses.fields(Run)]
     for name in settings:
         if name not in known:
-            raise UserError(f"unknown key {name!r} in {str(path)!r}{closest(name, known)}; see `evolute train --help`.")
+            raise UserError(f"unknown key {name!r} in {where}{closest(name, known)}; see `evolute train --help`.")
     return settings
 
 

@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from evolute.errors import printable
+
 if TYPE_CHECKING:
     from evolute.state import Progress
 
@@ -19,7 +21,14 @@ def number(value: float | None) -> str:
     """Return a fitness or return for people; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "-"
+    if abs(value) >= 1e12:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+def plain(text: str) -> Text:
+    """Return text from a file as it may reach the terminal: no control characters, no markup."""
+    return Text(printable(text))
 
 
 def duration(seconds: float) -> str:
@@ -41,6 +50,8 @@ def rates(hyperparameters: dict[str, float]) -> list[str]:
 
 
 RATE_COLUMNS = ("batch", "rate", "damping")
+# Rows that a person scrolls through; a table of hundreds of thousands takes minutes to draw.
+LONGEST_LINEAGE = 1_000
 
 
 def console() -> Console:
@@ -51,7 +62,12 @@ def console() -> Console:
 
 def _table(title: str, columns: Iterable[str], left: Iterable[str] = ("kind",)) -> Table:
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        title=plain(title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
@@ -97,7 +113,7 @@ class LiveTable:
             change = self._changes.get(member.slot, math.nan)
             table.add_row(
                 str(member.slot),
-                member.kind,
+                plain(member.kind),
                 Text(number(fitness), style="bold green" if fitness is not None and fitness == best else ""),
                 Text(f"{change:+,.0f}" if math.isfinite(change) else "-", style="green" if change > 0 else "dim"),
                 *rates(member.hyperparameters._asdict()),
@@ -174,7 +190,7 @@ def leaderboard_table(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             str(row["rank"]),
             str(row["member"]),
-            row["kind"],
+            plain(row["kind"]),
             number(row["fitness"]),
             *rates(row["hyperparameters"]),
             "-" if row["parent"] is None else str(row["parent"]),
@@ -184,20 +200,21 @@ def leaderboard_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def lineage_table(events: list[dict[str, Any]]) -> Table:
-    """Return every exploit, oldest first."""
+    """Return the exploits, oldest first; of very many the newest."""
+    newest = events[-LONGEST_LINEAGE:]
     table = _table(
-        "Lineage (who copied whom)",
+        f"Lineage (who copied whom{f', the last {len(newest):,} of {len(events):,} times' if newest != events else ''})",
         ("steps", "member", "kind", "fitness", "parent", "its kind", "fitness", *RATE_COLUMNS),
         ("kind", "its kind"),
     )
-    for event in events:
+    for event in newest:
         table.add_row(
             f"{event['steps']:,}",
             str(event["member"]),
-            event["member_kind"],
+            plain(event["member_kind"]),
             number(event["member_fitness"]),
             str(event["parent"]),
-            event["parent_kind"],
+            plain(event["parent_kind"]),
             number(event["parent_fitness"]),
             *rates(event["new_hyperparameters"]),
         )
@@ -209,8 +226,10 @@ def sparkline(values: list[float | None]) -> str:
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if not finite:
         return ""
-    low, span = min(finite), max(finite) - min(finite) or 1.0
-    return "".join(" " if v is None else "▁▂▃▄▅▆▇█"[min(7, int(8 * (v - low) / span))] for v in values)
+    # Halves: the difference of two numbers may be too large for a float.
+    low, span = min(finite) / 2, max(finite) / 2 - min(finite) / 2 or 1.0
+    heights = [None if v is None or not math.isfinite(v) else min(7, int(8 * ((v / 2 - low) / span))) for v in values]
+    return "".join(" " if height is None else "▁▂▃▄▅▆▇█"[height] for height in heights)
 
 
 def curves_table(metrics: list[dict[str, Any]]) -> Table:
@@ -224,7 +243,7 @@ def curves_table(metrics: list[dict[str, Any]]) -> Table:
         finite = [v for v in values if v is not None]
         table.add_row(
             str(slot),
-            rows[0]["kind"],
+            plain(rows[0]["kind"]),
             number(values[0]),
             number(values[-1]),
             number(max(finite, default=None)),

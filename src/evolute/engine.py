@@ -1,5 +1,6 @@
 """The loop: rollout and learn, evaluate, evolve, record."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evolute import evaluate, evolve, optimizers, placement, randomness, report, td3
+from evolute import checkpoint, evaluate, evolve, optimizers, placement, randomness, report, td3
 from evolute.config import Run
 from evolute.environments import Environment
 from evolute.errors import UserError
@@ -33,38 +34,52 @@ def train(run: Run, out: str | Path | None = None, observer: Observer | None = N
 
     Args:
         run: what to train.
-        out: a folder for the run's records, which must not hold a run yet; None writes nothing.
-        observer: is told of progress.
+        out: a folder for the run's records and checkpoints, which must not hold a run yet; None writes nothing.
+        observer: is told of progress. What it raises stops the run between two steps; `resume` goes on from the last checkpoint.
 
     Returns:
         The result; the best policy's final evaluation is on fresh episodes.
 
     Raises:
         UserError: the environment cannot be used, or the folder already holds a run.
+        RunStopped: the run cannot go on, although nothing is wrong with its settings.
     """
-    started = time.perf_counter()
-    placement.use_all_cores(len(run.kinds))
-    state = start(run)
-    try:
-        folder = RunFolder.create(Path(out), run) if out is not None else None
-        lineage: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        placement.use_all_cores(len(run.kinds))
+        state = start(run)
+        stack.callback(close, state)
+        folder = stack.enter_context(RunFolder.create(Path(out), run)) if out is not None else None
+        return go_on(state, folder, observer)
 
-        def tell(steps: int, rows: list[dict[str, Any]] | None = None, events: list[dict[str, Any]] | None = None) -> None:
-            if observer is not None:
-                observer(Progress(state, steps, time.perf_counter() - started, rows or [], events or []))
 
-        while state.interval < state.intervals:
-            state.seconds = dict.fromkeys(PHASES, 0.0)
-            reports = rollout_and_learn(state, tell)
-            evaluations = evaluate_members(state, reports)
-            state.interval += 1
-            exploits = evolve_members(state) if state.interval < state.intervals else []
-            rows, events = record(state, folder, reports, evaluations, exploits)
-            lineage += events
-            tell(state.steps_done, rows, events)
-        return finish(state, lineage, folder, time.perf_counter() - started)
-    finally:
-        close(state)
+def go_on(state: State, folder: RunFolder | None, observer: Observer | None) -> Result:
+    """Train a population from where it stands to the end."""
+    began = time.perf_counter() - state.earlier_seconds
+
+    def tell(steps: int, rows: list[dict[str, Any]] | None = None, events: list[dict[str, Any]] | None = None) -> None:
+        if observer is not None:
+            observer(Progress(state, steps, time.perf_counter() - began, rows or [], events or []))
+
+    if not state.evolved and state.interval < state.intervals:
+        # The run had ended here and was extended: nobody was left to be trained by this evolution then.
+        events = [report.event_row(state, exploit) for exploit in evolve_members(state)]
+        record(state, folder, [], events)
+        tell(state.steps_done, [], events)
+    while state.interval < state.intervals:
+        reports = rollout_and_learn(state, tell)
+        evaluations = evaluate_members(state, reports)
+        state.interval += 1
+        state.evolved = False
+        if folder is not None:
+            save(state, lambda: checkpoint.save_replay(folder.path, state))
+        exploits = evolve_members(state) if state.interval < state.intervals else []
+        rows, events = describe_interval(state, reports, evaluations, exploits)
+        record(state, folder, rows, events)
+        if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
+            state.earlier_seconds = time.perf_counter() - began
+            save(state, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
+        tell(state.steps_done, rows, events)
+    return finish(state, folder, time.perf_counter() - began)
 
 
 # -------------------------------------------------------------------------------------------------------------- start
@@ -241,6 +256,7 @@ def evolve_members(state: State) -> list[Exploit]:
         )
         for exploit in exploits:
             copy_member(state, exploit)
+    state.evolved = True
     state.seconds["evolve"] += time.perf_counter() - began
     return exploits
 
@@ -260,33 +276,40 @@ def copy_member(state: State, exploit: Exploit) -> None:
 # ------------------------------------------------------------------------------------------------------------- record
 
 
-def record(
-    state: State,
-    folder: RunFolder | None,
-    reports: list[Report],
-    evaluations: list[Evaluation],
-    exploits: list[Exploit],
+def describe_interval(
+    state: State, reports: list[Report], evaluations: list[Evaluation], exploits: list[Exploit]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Write the interval's metrics, events and best policy; return the metric rows and the events."""
-    began = time.perf_counter()
+    """Return the interval's rows of metrics and its events."""
     events = [report.event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
         report.metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation)
         for member, learnt, evaluation in zip(state.members, reports, evaluations, strict=True)
     ]
-    if folder is not None:
-        for event in events:
-            folder.append_event(event)
-        if state.best is not None:
-            folder.write_best(state.best.policy, report.describe(state.best))
-        state.seconds["record"] += time.perf_counter() - began
-        for row in rows:
-            folder.append_metrics({**row, "seconds": state.seconds})
     return rows, events
 
 
-def finish(state: State, lineage: list[dict[str, Any]], folder: RunFolder | None, wall_seconds: float) -> Result:
+def record(state: State, folder: RunFolder | None, rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
+    """Write rows of metrics, events and the best policy."""
+    began = time.perf_counter()
+    state.lineage += events
+    if folder is not None:
+        folder.append_events(events)
+        if state.best is not None:
+            folder.write_best(state.best.policy, report.describe(state.best))
+        state.seconds["record"] += time.perf_counter() - began
+        folder.append_metrics([{**row, "seconds": state.seconds} for row in rows])
+    state.seconds = dict.fromkeys(PHASES, 0.0)
+
+
+def save(state: State, write: Callable[[], None]) -> None:
+    """Write a part of a checkpoint. What comes after the rows of metrics counts towards the next interval's."""
+    began = time.perf_counter()
+    write()
+    state.seconds["checkpoint"] += time.perf_counter() - began
+
+
+def finish(state: State, folder: RunFolder | None, wall_seconds: float) -> Result:
     """Evaluate the best policy on fresh episodes and write the result."""
     run, best = state.run, state.best
     if best is None:
@@ -298,10 +321,10 @@ def finish(state: State, lineage: list[dict[str, Any]], folder: RunFolder | None
     seeds = rng.integers(2**31, size=run.final_episodes).tolist()
     evaluation = evaluate.by_episodes(state.evaluation_environment, best.policy.unit_action, seeds)
     leaderboard = report.leaderboard(state.members)
-    summary = report.summary(state, best, evaluation, leaderboard, len(lineage), wall_seconds)
+    summary = report.summary(state, best, evaluation, leaderboard, len(state.lineage), wall_seconds)
     if folder is not None:
         folder.write_result(summary)
-    return Result(best.policy, evaluation, leaderboard, lineage, summary, folder.path if folder is not None else None)
+    return Result(best.policy, evaluation, leaderboard, state.lineage, summary, folder.path if folder is not None else None)
 
 
 def close(state: State) -> None:

@@ -90,6 +90,25 @@ def _make(env_id: str) -> gymnasium.Env:
     return env
 
 
+def module_of(env_id: str) -> str | None:
+    """Return the module that Gymnasium imports for an environment, None where it imports none."""
+    module, colon, _ = env_id.rpartition(":")
+    return module if colon else None
+
+
+def check_import(env_id: str, allowed: str | None) -> None:
+    """Raise UserError where an environment that a file names would import another module than the allowed one.
+
+    Importing runs the module's code, and the file may come from a stranger.
+    """
+    module = module_of(env_id)
+    if module is not None and module != allowed:
+        raise UserError(
+            f"the environment {env_id!r} comes from a file, and making it runs the code of the module {module!r}; "
+            f"if you trust that module, add --allow-import {module}."
+        )
+
+
 def _checked_shape(env_id: str, env: gymnasium.Env) -> Shape:
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, gymnasium.spaces.Box):

@@ -1,10 +1,81 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, reading one that is not too large, and naming what went wrong."""
 
+import contextlib
+import os
+import stat
 from pathlib import Path
 
+from evolute.errors import RunStopped, UserError
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, replacing an older one: beside it first and then renamed, so that it is never half a file."""
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file, replacing an older one: beside it first and then renamed, so that it is never half a file.
+
+    The data is on the disk before the name is, and both are when this returns.
+
+    Raises:
+        RunStopped: it cannot be written; the older file is as it was.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise unwritable(path, error, len(data)) from None
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to a file's end; raises RunStopped where it cannot."""
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+    except OSError as error:
+        raise unwritable(path, error, len(data)) from None
+
+
+def check_plain(path: Path, most: int) -> int:
+    """Return a file's size; raises OSError where there is none, and UserError where it is too large or would never end."""
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise UserError(f"{str(path)!r} is no plain file but a pipe, socket or device; replace it by a file.")
+    if found.st_size > most:
+        raise UserError(
+            f"{str(path)!r} has {found.st_size:,} bytes, and at most {most:,} are read; check that it is the right file."
+        )
+    return found.st_size
+
+
+def read_at_most(path: Path, most: int) -> bytes:
+    """Return a file's content; raises OSError where it cannot be read, and UserError where it is larger than `most` bytes."""
+    size = check_plain(path, most)
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder where there is none; raises RunStopped where it cannot."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error, 0) from None
+
+
+def unwritable(path: Path, error: OSError, size: int) -> RunStopped:
+    """Return the error of a file that cannot be written, with the path, the reason and the need."""
+    need = f"it needs {size:,} bytes" if size else "it is a folder that the run needs"
+    return RunStopped(f"{str(path)!r} cannot be written: {error.strerror or error} ({need}); mend that first.")
+
+
+def _sync_folder(path: Path) -> None:
+    # A rename is in the folder, and a folder is synced by itself.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from evolute import limits
 from evolute.errors import UserError
-from evolute.files import write_whole
+from evolute.files import make_folder, read_at_most, write_whole
 
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
@@ -55,7 +57,7 @@ class Policy:
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write the weights and what is needed to run them into a folder, replacing an older policy there."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         tensors = {f"{n}.{name}": x for n, layer in enumerate(self.weights) for name, x in zip("wb", layer, strict=True)}
         description = {
             "format": "evolute policy 1",
@@ -74,20 +76,58 @@ class Policy:
     def load(cls, folder: Path) -> "Policy":
         """Read a policy; raises UserError where a file is missing or damaged."""
         try:
-            description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-            tensors = safetensors.numpy.load((folder / WEIGHTS_FILE).read_bytes())
-            layers = description["layers"]
+            description = json.loads(read_at_most(folder / DESCRIPTION_FILE, limits.DESCRIPTION_BYTES).decode("utf-8"))
+            layers, env = description["layers"], description["env"]
+            bounds = [description["action_low"], description["action_high"]]
+            _check_description(layers, bounds, env)
+            tensors = load_arrays(folder / WEIGHTS_FILE, 4 * sum((i + 1) * o for i, o in itertools.pairwise(layers)))
             weights = [(tensors[f"{n}.w"], tensors[f"{n}.b"]) for n in range(len(layers) - 1)]
             shapes = [(w.shape, b.shape) for w, b in weights]
-            if not weights or shapes != [((i, o), (o,)) for i, o in itertools.pairwise(layers)]:
+            if shapes != [((i, o), (o,)) for i, o in itertools.pairwise(layers)]:
                 raise ValueError(f"the weights' shapes {shapes} do not match the layers {layers}")
-            policy = cls(weights, description["action_low"], description["action_high"], str(description["env"]))
-            if not policy.low.shape == policy.high.shape == (layers[-1],):
-                raise ValueError(f"the action bounds do not match the layers {layers}")
+            if any(x.dtype != np.float32 for layer in weights for x in layer):
+                raise ValueError("its weights must be float32")
+            policy = cls(weights, *bounds, env)
+            if not policy.finite:
+                raise ValueError("a weight is not finite")
             return policy
         except FileNotFoundError as error:
             raise UserError(f"there is no policy in {str(folder)!r}: {Path(error.filename).name!r} is missing.") from None
         except KeyError as error:
             raise UserError(f"the policy in {str(folder)!r} is damaged: {error} is missing; train it again.") from None
-        except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        except RecursionError:
+            raise UserError(f"the policy in {str(folder)!r} is damaged: it nests too deeply; train it again.") from None
+        except (OSError, ValueError, TypeError, OverflowError, safetensors.SafetensorError) as error:
             raise UserError(f"the policy in {str(folder)!r} is damaged: {error}; train it again.") from None
+
+
+def load_arrays(path: Path, most: int) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file.
+
+    Args:
+        path: the file.
+        most: bytes that the arrays may have together; a larger file is not even read.
+
+    Raises:
+        ValueError, OSError, safetensors.SafetensorError: it cannot be read, is damaged or too large.
+    """
+    data = read_at_most(path, min(most + limits.HEADER_BYTES, limits.POLICY_BYTES))
+    if int.from_bytes(data[:8], "little") > limits.HEADER_BYTES:
+        raise ValueError("its header is too large")
+    return safetensors.numpy.load(data)
+
+
+def _check_description(layers: Any, bounds: list[Any], env: Any) -> None:
+    """Raise ValueError unless what a file says is what `save` writes; nothing is allocated by what it says."""
+    if not isinstance(env, str) or not 0 < len(env) <= limits.NAME or not env.isprintable():
+        raise ValueError(f"env must be a name of at most {limits.NAME} printable characters")
+    whole = isinstance(layers, list) and all(type(units) is int and 0 < units <= limits.INPUTS for units in layers)
+    if not whole or not 2 <= len(layers) <= limits.LAYERS + 2:
+        raise ValueError(f"its layers do not match the rule: 2 to {limits.LAYERS + 2} positive whole numbers")
+    for bound in bounds:
+        if not isinstance(bound, list) or not all(type(x) in (int, float) and abs(x) < math.inf for x in bound):
+            raise ValueError("the action bounds must be lists of finite numbers")
+        if len(bound) != layers[-1]:
+            raise ValueError(f"the action bounds do not match the layers {layers}")
+    if any(low > high for low, high in zip(*bounds, strict=True)):
+        raise ValueError("a lower action bound is above the upper one")

@@ -5,12 +5,19 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evolute.errors import UserError
-from evolute.files import write_whole
+from evolute import forms, limits
+from evolute.errors import RunStopped, UserError
+from evolute.files import append, check_plain, make_folder, read_at_most, write_whole
+from evolute.lock import LOCK_FILE, locked
 from evolute.policy import Policy
+
+if TYPE_CHECKING:
+    from evolute.config import Run
 
 CONFIG_FILE = "config.toml"
 METADATA_FILE = "metadata.json"
@@ -18,6 +25,11 @@ METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
 BEST_FOLDER = "best"
+CHECKPOINT_FOLDER, REPLAY_FOLDER = "checkpoints", "replay"
+# What a process leaves that was killed while it made a folder for a run.
+BEGUN = {LOCK_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE} | {
+    f".{name}.partial" for name in (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE)
+}
 
 
 def default_folder(env: str, mix: dict[str, int], seed: int) -> Path:
@@ -32,51 +44,80 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        # What the numbers of the process that trains depend on besides the configuration; known while it trains.
+        self.circumstances: dict[str, Any] = {}
 
     @classmethod
-    def create(cls, path: Path, run: Any) -> "RunFolder":
-        """Make a folder for a run; raises UserError where it holds one already or cannot be written."""
-        import jax
-
-        from evolute.config import to_toml
-        from evolute.environments import physics_fingerprint, versions
-
+    @contextmanager
+    def create(cls, path: Path, run: "Run") -> Iterator["RunFolder"]:
+        """Make a folder for a run and hold its lock; raises UserError where it holds one already or cannot be written."""
         refuse_existing(path)
         folder = cls(path)
         # Before anything is written: the fingerprint plays the environment, which may fail.
-        metadata = {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": versions(),
-            "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
-            "cores": os.cpu_count(),
-            "physics_fingerprint": physics_fingerprint(run.env),
-        }
+        folder.circumstances = circumstances(run.env)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / CONFIG_FILE).write_text(to_toml(run), encoding="utf-8")
-            folder._write_json(METADATA_FILE, metadata)
-            (path / METRICS_FILE).touch()
-            (path / EVENTS_FILE).touch()
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        return folder
+            make_folder(path)
+            with locked(path):
+                # Another process may have come first.
+                refuse_existing(path)
+                started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+                folder.write_metadata({"started": started, **folder.circumstances, "resumed": []})
+                folder.restore_records({})
+                # Last: a folder without it holds no run.
+                folder.write_config(run)
+                yield folder
+        except RunStopped as error:
+            if (path / CONFIG_FILE).exists():
+                raise
+            raise UserError(f"no run can be kept in {str(path)!r}: {error} Or choose another folder with --out.") from None
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Open a folder for reading; raises UserError where it holds no run."""
+        """Open a folder for reading; raises UserError where it holds no run, or links that lead out of it."""
         if not path.is_dir():
             raise UserError(f"the run folder {str(path)!r} does not exist; check the path.")
-        if not (path / CONFIG_FILE).is_file():
+        # A checkpoint holds a copy of the configuration.
+        if not (path / CONFIG_FILE).is_file() and not (path / CHECKPOINT_FOLDER).is_dir():
             raise UserError(f"{str(path)!r} holds no run: it has no {CONFIG_FILE}; give the folder that `evolute train` named.")
+        refuse_links(path)
         return cls(path)
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one row to metrics.jsonl."""
-        self._append(METRICS_FILE, row)
+    def append_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows to metrics.jsonl."""
+        append(self.path / METRICS_FILE, _lines(rows))
 
-    def append_event(self, row: dict[str, Any]) -> None:
-        """Add one row to events.jsonl."""
-        self._append(EVENTS_FILE, row)
+    def append_events(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows to events.jsonl."""
+        append(self.path / EVENTS_FILE, _lines(rows))
+
+    def carried(self, run: "Run") -> dict[str, Any]:
+        """Return what every checkpoint carries of this folder, so that it can be brought back to where the checkpoint is."""
+        from evolute.config import to_toml
+
+        try:
+            records = {name: (self.path / name).read_text("utf-8", "replace") for name in (METRICS_FILE, EVENTS_FILE)}
+        except OSError as error:
+            raise RunStopped(f"{str(error.filename)!r} cannot be read: {error.strerror}; mend that first.") from None
+        return {"config": to_toml(run), "circumstances": self.circumstances, "records": records}
+
+    def restore_records(self, texts: dict[str, str]) -> None:
+        """Put back the records that a checkpoint carries; empty files where there are none."""
+        for name in (METRICS_FILE, EVENTS_FILE):
+            write_whole(self.path / name, texts.get(name, "").encode())
+
+    def write_config(self, run: "Run") -> None:
+        """Replace config.toml."""
+        from evolute.config import to_toml
+
+        write_whole(self.path / CONFIG_FILE, to_toml(run).encode())
+
+    def write_metadata(self, metadata: dict[str, Any]) -> None:
+        """Replace metadata.json."""
+        self._write_json(METADATA_FILE, metadata)
+
+    def forget_result(self) -> None:
+        """Delete the result of a run that is to go on."""
+        (self.path / RESULT_FILE).unlink(missing_ok=True)
 
     def write_best(self, policy: Policy, about: dict[str, Any]) -> None:
         """Keep the best policy so far."""
@@ -87,60 +128,109 @@ class RunFolder:
         self._write_json(RESULT_FILE, result)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl."""
-        return self._read_lines(METRICS_FILE)
+        """Return the rows of metrics.jsonl; raises UserError where one is damaged."""
+        return self._read_lines(METRICS_FILE, lambda row: forms.fault(row, forms.METRICS))
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the rows of events.jsonl."""
-        return self._read_lines(EVENTS_FILE)
+        """Return the rows of events.jsonl; raises UserError where one is damaged. There may be events of unknown names."""
+        return self._read_lines(EVENTS_FILE, forms.event_fault)
 
     def metadata(self) -> dict[str, Any]:
-        """Return metadata.json."""
-        return self._read_json(METADATA_FILE)
+        """Return metadata.json; raises UserError where it is damaged."""
+        return self._read_json(METADATA_FILE, forms.METADATA, limits.DESCRIPTION_BYTES)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result."""
+        return (self.path / RESULT_FILE).is_file()
 
     def result(self) -> dict[str, Any] | None:
-        """Return result.json, or None for a run that has not ended."""
-        return self._read_json(RESULT_FILE) if (self.path / RESULT_FILE).is_file() else None
+        """Return result.json, or None for a run that has not ended; raises UserError where it is damaged."""
+        return self._read_json(RESULT_FILE, forms.RESULT, limits.RESULT_BYTES) if self.has_ended else None
 
     def best_policy(self) -> Policy:
         """Return the best policy so far."""
         return Policy.load(self.path / BEST_FOLDER)
 
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(row)) + "\n")
-
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         write_whole(self.path / name, (json.dumps(_finite(value), indent=2) + "\n").encode())
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def _read_json(self, name: str, form: dict[str, Any], most: int) -> dict[str, Any]:
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+            value = _parsed(read_at_most(self.path / name, most))
         except OSError as error:
             raise _unreadable(self.path / name, error) from None
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
+        if value is None:
             raise UserError(f"{str(self.path / name)!r} is damaged: it must hold one JSON object; train the run again.")
+        if (wrong := forms.fault(value, form)) is not None:
+            raise UserError(f"{str(self.path / name)!r} is damaged: {wrong}; train the run again.")
         return value
 
-    def _read_lines(self, name: str) -> list[dict[str, Any]]:
+    def _read_lines(self, name: str, fault: Callable[[Any], str | None]) -> list[dict[str, Any]]:
+        """Return the rows of a file of JSON lines; a last line without its end, torn by what ended the run, is ignored."""
+        path, rows = self.path / name, []
         try:
-            lines = (self.path / name).read_text(encoding="utf-8").splitlines()
+            check_plain(path, limits.RECORDS_BYTES)
+            with path.open("rb") as file:
+                while line := file.readline(limits.RECORDS_LINE):
+                    where = f"{str(path)!r} is damaged in line {len(rows) + 1}"
+                    if len(line) == limits.RECORDS_LINE:
+                        raise UserError(f"{where}: it has more than {limits.RECORDS_LINE:,} bytes; remove it.")
+                    if not line.endswith(b"\n"):
+                        break
+                    row = _parsed(line)
+                    if (wrong := fault(row)) is not None:
+                        raise UserError(f"{where}: {wrong}; remove it.")
+                    rows.append(row)
         except OSError as error:
-            raise _unreadable(self.path / name, error) from None
-        except UnicodeDecodeError:
-            raise UserError(f"{str(self.path / name)!r} is damaged: it is not UTF-8 text; train the run again.") from None
-        rows = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise UserError(f"{str(self.path / name)!r} is damaged in line {number}: it must be a JSON object; remove it.")
-            rows.append(row)
+            raise _unreadable(path, error) from None
         return rows
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, None where it is anything else."""
+    try:
+        value = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def refuse_links(path: Path) -> None:
+    """Raise UserError where anything in a folder is a link or no plain file: a run would be read or written elsewhere."""
+    folders = [path]
+    try:
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif not entry.is_file(follow_symlinks=False):
+                        kind = "a symbolic link" if entry.is_symlink() else "no plain file"
+                        raise UserError(f"{entry.path!r} is {kind}; a run folder holds plain files alone, so remove it.")
+    except FileNotFoundError:
+        # The run trains, and has just replaced a file or a folder.
+        pass
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def circumstances(env: str) -> dict[str, Any]:
+    """Return what a run's numbers depend on besides its configuration."""
+    import jax
+
+    from evolute.environments import physics_fingerprint, versions
+
+    return {
+        "versions": versions(),
+        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
+        "cores": os.cpu_count(),
+        "physics_fingerprint": physics_fingerprint(env),
+    }
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(_finite(row)) + "\n" for row in rows).encode()
 
 
 def refuse_existing(path: Path) -> None:
@@ -150,7 +240,7 @@ def refuse_existing(path: Path) -> None:
             raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out, or remove it first.")
         if path.exists() and not path.is_dir():
             raise UserError(f"{str(path)!r} is a file; choose a folder with --out.")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and not {file.name for file in path.iterdir()} <= BEGUN:
             raise UserError(f"the folder {str(path)!r} is not empty; choose another with --out.")
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):

@@ -30,6 +30,15 @@ class Sample(NamedTuple):
     noise: np.ndarray  # [B, A], standard normal
 
 
+class Segment(NamedTuple):
+    """Rows of a buffer in a file that never changes."""
+
+    file: str
+    rows: int
+    sha256: str
+    bytes: int
+
+
 def row_width(observations: int, actions: int) -> int:
     """Return the number of floats in a packed transition."""
     return 2 * observations + actions + 2
@@ -66,6 +75,9 @@ class ReplayBuffer:
         # np.empty: the operating system hands out pages only as they are filled.
         self.rows = np.empty((capacity, row_width(observations, actions)), np.float32)
         self.inserted = 0
+        # Where the rows are on disk, oldest first, and how many insertions they cover; kept by checkpoint.py.
+        self.segments: list[Segment] = []
+        self.saved = 0
         self._observations = observations
         self._actions = actions
 
@@ -101,3 +113,20 @@ class ReplayBuffer:
         held = len(other)
         self.rows[:held] = other.rows[:held]
         self.inserted = other.inserted
+        self.segments = list(other.segments)
+        self.saved = other.saved
+
+    def unsaved(self) -> np.ndarray:
+        """Return the rows that no segment holds yet, oldest first, as a copy."""
+        first = max(self.saved, self.inserted - len(self))
+        return self.rows[np.arange(first, self.inserted) % len(self.rows)]
+
+    def restore(self, parts: list[np.ndarray], inserted: int, segments: list[Segment]) -> None:
+        """Become a buffer after `inserted` insertions, the last of which are in `parts`, oldest first; these are on disk."""
+        end, oldest = inserted, inserted - min(inserted, len(self.rows))
+        for rows in reversed(parts):
+            kept = rows[max(0, len(rows) - (end - oldest)) :]
+            self.rows[np.arange(end - len(kept), end) % len(self.rows)] = kept
+            end -= len(kept)
+        self.inserted = self.saved = inserted
+        self.segments = segments

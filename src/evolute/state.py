@@ -13,7 +13,7 @@ from evolute.placement import Group
 from evolute.policy import Policy
 from evolute.population import Member
 
-PHASES = ("rollout", "learn", "evaluate", "evolve", "record")
+PHASES = ("rollout", "learn", "evaluate", "evolve", "record", "checkpoint")
 
 
 class Best(NamedTuple):
@@ -38,6 +38,14 @@ class State:
     population: int = 0
     interval: int = 0
     best: Best | None = None
+    # Every exploit so far, as events.
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    # Whether the evolution after the last interval is done: it is left out at a run's end, and an extension makes up for it.
+    evolved: bool = True
+    # How often a member was quarantined.
+    quarantines: int = 0
+    # Wall time of the processes that trained this run before.
+    earlier_seconds: float = 0.0
     # Wall time of the interval's phases.
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from evolute import limits
 from evolute.errors import UserError, closest
 from evolute.optimizers import first_order
 from evolute.optimizers.base import Contained as Contained
@@ -127,9 +128,15 @@ def _check_rates(name: str, role: str, resolved: Mapping[str, Any]) -> None:
             raise UserError(f"{where}.{option} is {value!r}; it must be a positive number, such as 0.001.")
         if option != "clip" and value == float("inf"):
             raise UserError(f"{where}.{option} is {value!r}; it must be finite, such as 0.001.")
-    for option in ("statistics_every", "inverse_every", "burn_in"):
-        if option in resolved and resolved[option] < 1:
-            raise UserError(f"{where}.{option} is {resolved[option]}; it must be at least 1.")
+    for option, value in resolved.items():
+        if type(value) is int and value > limits.UPDATES:
+            raise UserError(f"{where}.{option} is {value}; it must be at most {limits.UPDATES}, such as 20.")
+    if name in CURVATURE_KINDS:
+        for option in ("statistics_every", "inverse_every", "burn_in"):
+            if option in resolved and resolved[option] < 1:
+                raise UserError(f"{where}.{option} is {resolved[option]}; it must be at least 1.")
+        if resolved.get("burn_in", 0) > limits.BURN_IN:
+            raise UserError(f"{where}.burn_in is {resolved['burn_in']}; it must be at most {limits.BURN_IN}, such as 10.")
     for option in ("average", "momentum"):
         value = resolved.get(option)
         if name in CURVATURE_KINDS and value is not None and not 0 <= value < 1:

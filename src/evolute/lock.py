@@ -1,0 +1,56 @@
+"""One process at a time in a run folder."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evolute.errors import UserError
+from evolute.files import unwritable
+
+LOCK_FILE = "lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock. The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it; the message names that process.
+        RunStopped: the lock's file cannot be written.
+    """
+    path = folder / LOCK_FILE
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise unwritable(path, error, 0) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise unwritable(path, error, 0) from None
+            raise UserError(
+                f"the run folder {str(folder)!r} is in use by {_holder(path)}; wait for it, or stop it first."
+            ) from None
+        holder = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        try:
+            file.truncate(0)
+            file.write(json.dumps(holder))
+            file.flush()
+        except OSError as error:
+            raise unwritable(path, error, 100) from None
+        yield
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {int(holder['process'])} on {str(holder['host'])[:100]!r} since {str(holder['since'])[:30]}"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return "another process"

@@ -1,0 +1,137 @@
+"""Going on with a run: from its newest whole checkpoint, as if it had never stopped."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evolute import checkpoint, config, engine, placement
+from evolute.checkpoint import Checkpoint
+from evolute.config import Run
+from evolute.errors import UserError
+from evolute.lock import locked
+from evolute.records import CONFIG_FILE, RunFolder, circumstances
+from evolute.state import Observer, Result
+
+
+def resume(
+    path: str | Path,
+    steps: int | None = None,
+    observer: Observer | None = None,
+    allow_version_change: bool = False,
+    note: Callable[[str], None] = warnings.warn,
+) -> Result:
+    """Go on with a run that was stopped, or make a run longer.
+
+    On a CPU everything that follows equals that of a run that was never stopped, bit by bit (docs/durability.md).
+
+    Args:
+        path: the run folder.
+        steps: the run's new length in environment steps of each member; None leaves it.
+        observer: is told of progress, as in `train`.
+        allow_version_change: go on with other versions or another physics than those the run was trained with.
+        note: is told where the run goes on and what was found damaged, one sentence each.
+
+    Returns:
+        The result, as of `train`.
+
+    Raises:
+        UserError: there is no run, it has ended, its checkpoints are damaged, or it was trained with other versions.
+        RunStopped: as in `train`.
+    """
+    folder = RunFolder.open(Path(path))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(folder.path))
+        notes: list[str] = []
+        run, found = where_to_go_on(folder, steps, notes)
+        placement.use_all_cores(len(run.kinds))
+        folder.circumstances = circumstances(run.env)
+        changes = changed(folder, found, allow_version_change)
+        state = engine.start(run)
+        stack.callback(engine.close, state)
+        if found is not None:
+            checkpoint.restore(folder.path, found, state)
+        if state.interval == state.intervals and folder.has_ended:
+            raise UserError(
+                f"the run in {str(folder.path)!r} has ended after {run.steps} steps; to go on, ask for more, such as "
+                f"--steps {2 * run.steps}."
+            )
+        notes.append(f"going on after {state.steps_done:,} of {run.steps:,} steps.")
+        rewind(folder, run, found, {"changes": changes, "notes": notes})
+        for sentence in notes:
+            note(sentence)
+        state.lineage = [event for event in folder.events() if event.get("event") == "exploit"]
+        return engine.go_on(state, folder, observer)
+
+
+def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tuple[Run, Checkpoint | None]:
+    """Return the run, with its new length, and the newest checkpoint that it passes through, None for its beginning.
+
+    What was found damaged is added to `notes`.
+    """
+    found, damages = checkpoint.newest(folder.path)
+    kept = Run(**config.parse(found.manifest["config"], "the checkpoint")) if found else None
+    try:
+        run = Run(**config.read(folder.path / CONFIG_FILE))
+    except UserError as mistake:
+        if kept is None:
+            raise
+        notes.append(f"{mistake} The checkpoint's copy replaces it.")
+        run = kept
+    if kept is not None and replace(kept, steps=run.steps) != run:
+        raise UserError(
+            f"{str(folder.path / CONFIG_FILE)!r} was changed since the run was checkpointed, and only its steps may be; put it "
+            "back (or delete it: the checkpoint holds a copy), or train a new run with it: evolute train --config."
+        )
+    if steps is not None and steps < run.steps:
+        raise UserError(f"--steps is {steps}, and the run was asked for {run.steps}; it can only be made longer.")
+    run = replace(run, steps=steps or run.steps)
+
+    def passed_through(manifest: dict[str, Any]) -> bool:
+        # An interval that an earlier end cut short is no part of a longer run.
+        return manifest["steps"] == min(manifest["interval"] * run.interval, run.steps)
+
+    if found is not None and not passed_through(found.manifest):
+        found, damages = checkpoint.newest(folder.path, passed_through)
+    notes += [f"{damage}; going on from {'the one before it' if found else 'the beginning'}." for damage in damages]
+    return run, found
+
+
+def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[str, list[Any]]:
+    """Return what differs from the circumstances of the checkpoint; raises UserError unless that is allowed."""
+    if found is None:
+        return {}
+    before, now = found.manifest["circumstances"], folder.circumstances
+    pairs = {name: (before["versions"].get(name), version) for name, version in now["versions"].items()}
+    pairs["physics fingerprint"] = (before["physics_fingerprint"], now["physics_fingerprint"])
+    # Another number of the same devices computes the same numbers: a member does not depend on where it is placed.
+    pairs["device"] = (before["devices"][:1], now["devices"][:1])
+    changes = {name: [old, new] for name, (old, new) in pairs.items() if old != new}
+    if changes and not allowed:
+        told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changes.items())
+        raise UserError(
+            f"the run in {str(folder.path)!r} was trained under other circumstances: {told}; bring those back, or go on with "
+            "--allow-version-change, which is recorded and ends its exact repetition."
+        )
+    return changes
+
+
+def rewind(folder: RunFolder, run: Run, found: Checkpoint | None, about: dict[str, Any]) -> None:
+    """Bring a folder's records back to where the run goes on, and record that it does."""
+    try:
+        metadata = folder.metadata()
+    except UserError:
+        # Lost or damaged: what it says of the beginning is gone, and nothing depends on it.
+        metadata = {}
+    now, interval = time.strftime("%Y-%m-%dT%H:%M:%S%z"), found.interval if found else 0
+    resumed = {"time": now, "interval": interval, "steps": run.steps, **about, **folder.circumstances}
+    # In this order: whoever is killed in between leaves a run that can be gone on with, under its new length.
+    earlier = metadata.get("resumed", [])
+    earlier = earlier if isinstance(earlier, list) else []
+    folder.write_metadata({**metadata, "resumed": [*earlier, resumed]})
+    folder.write_config(run)
+    folder.forget_result()
+    folder.restore_records(found.manifest["records"] if found else {})

@@ -1,5 +1,10 @@
 """Toy environments with known answers, for `probe_envs:NAME-v0`; importing this module registers them."""
 
+import collections
+import os
+import signal
+import subprocess
+import time
 from typing import Any, ClassVar
 
 import gymnasium
@@ -122,7 +127,166 @@ class Parts(Episodes):
     observation_space = Dict({"position": Box(-1.0, 1.0, (2,))})
 
 
+class OddError(Exception):
+    """Cannot be made from its message, nor pickled."""
+
+    def __init__(self, first: int, second: int):
+        super().__init__(f"{first} and\n{second}")
+        self.unpicklable = lambda: None
+
+
+class SilentError(Exception):
+    """Says nothing, and cannot even say that."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def _spin() -> None:
+    """Ignore a polite request to end, and never return."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        pass
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+# What a faulty step does or returns: (observation, reward, terminated, truncated, info), or anything else.
+FAULTS: dict[str, Any] = {
+    "Raises": lambda obs: _raise(ValueError("the joint\x1b[31m has come off")),
+    "RaisesOddly": lambda obs: _raise(OddError(1, 2)),
+    "RaisesSilently": lambda obs: _raise(SilentError()),
+    "NaNObservation": lambda obs: (np.array([0.0, np.nan]), 1.0, False, False, {}),
+    "InfiniteObservation": lambda obs: (np.array([np.inf, 0.0]), 1.0, False, False, {}),
+    "WrongShape": lambda obs: (obs[None], 1.0, False, False, {}),
+    "OneTooMany": lambda obs: (np.zeros(3), 1.0, False, False, {}),
+    "NoObservation": lambda obs: (None, 1.0, False, False, {}),
+    "TextObservation": lambda obs: ("up", 1.0, False, False, {}),
+    "NaNReward": lambda obs: (obs, float("nan"), False, False, {}),
+    "InfiniteReward": lambda obs: (obs, np.float32(-np.inf), False, False, {}),
+    "HugeReward": lambda obs: (obs, 1e39, False, False, {}),
+    "ArrayReward": lambda obs: (obs, np.ones(1), False, False, {}),
+    "NoReward": lambda obs: (obs, None, False, False, {}),
+    "FourValues": lambda obs: (obs, 1.0, False, {}),
+    "Sleeps": lambda obs: time.sleep(1e6),
+    "Spins": lambda obs: _spin(),
+    "Exits": lambda obs: os._exit(7),
+    "Crashes": lambda obs: os.kill(os.getpid(), signal.SIGSEGV),
+}
+
+
+class Faulty(Noisy):
+    """Its third step since it was made has a fault, or its first reset. Each instance begins anew."""
+
+    def __init__(self, fault: str = "Raises", in_reset: bool = False):
+        super().__init__()
+        self.fault, self.in_reset, self.steps = fault, in_reset, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        obs, info = super().reset(seed=seed)
+        return FAULTS[self.fault](obs)[:2] if self.in_reset else (obs, info)
+
+    def step(self, action):
+        self.steps += 1
+        returned = super().step(action)
+        return FAULTS[self.fault](returned[0]) if self.steps == 3 and not self.in_reset else returned
+
+
+class Planned(Noisy):
+    """Fails in the calls that `plan` numbers, over all instances, and keeps a log of the sound transitions."""
+
+    plan: ClassVar[dict[str, set[int]]] = {}
+    calls: ClassVar[collections.Counter[str]] = collections.Counter()
+    log: ClassVar[list[tuple[Any, ...]]] = []
+    made: ClassVar[int] = 0
+
+    @classmethod
+    def start(cls, **plan: set[int]) -> None:
+        """Forget everything and follow a new plan."""
+        cls.plan, cls.made = plan, 0
+        cls.calls.clear()
+        cls.log.clear()
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).made += 1
+        # No two episodes of a run look alike.
+        self.episode = 1_000 * self.made
+        self.fail("make")
+
+    def fail(self, call: str) -> None:
+        self.calls[call] += 1
+        if self.calls[call] in self.plan.get(call, ()):
+            raise RuntimeError(f"{call} {self.calls[call]} of the plan")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self.fail("reset")
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        before = self.observed()
+        self.fail("step")
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.log.append((before, np.array(action), reward, obs, terminated))
+        return obs, reward, terminated, truncated, info
+
+
+class Reuses(Episodes):
+    """Hands out the same array every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.array = np.zeros(2, np.float32)
+
+    def observed(self) -> np.ndarray:
+        self.array[:] = self.episode, self.count
+        return self.array
+
+
+class Remembers(Episodes):
+    """Keeps a count through resets, seeded or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def observed(self) -> np.ndarray:
+        self.total += 1
+        return np.array([self.total, self.count], np.float32)
+
+
+class Starts(Episodes):
+    """Starts a process, observes its number, and hangs in its first step."""
+
+    observation_space = Box(-np.inf, np.inf, (2,))
+
+    def observed(self) -> np.ndarray:
+        if self.count:
+            _spin()
+        # Thousands apart: a process number need not fit a float32.
+        number = subprocess.Popen(["sleep", "1000"]).pid
+        return np.array(divmod(number, 1000), np.float32)
+
+
+class Process(Episodes):
+    """Observes the process that it runs in."""
+
+    def observed(self) -> np.ndarray:
+        return np.array(divmod(os.getpid(), 1000), np.float32)
+
+
+for name in FAULTS:
+    gymnasium.register(f"{name}-v0", entry_point=Faulty, kwargs={"fault": name})
+    gymnasium.register(f"{name}InReset-v0", entry_point=Faulty, kwargs={"fault": name, "in_reset": True})
+
 for name, made in {
+    "Planned": Planned,
+    "Reuses": Reuses,
+    "Remembers": Remembers,
+    "Starts": Starts,
+    "Process": Process,
     "Limit": Episodes,
     "Ends": Ends,
     "Endless": Endless,

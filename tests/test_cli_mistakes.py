@@ -68,7 +68,7 @@ MISTAKES = [
     ((*TRAIN, "--bounds", "batch_size=64"), ["bounds.batch_size is 64", "two positive whole numbers", "64, 512"]),
     ((*TRAIN, "--preset", "papers"), ["unknown preset 'papers'", "did you mean 'paper'?"]),
     ((*TRAIN, "--config", "nowhere.toml"), ["'nowhere.toml' does not exist", "check the path"]),
-    (("tarin",), ["unknown command 'tarin'", "did you mean 'train'?", "choose from train, evaluate, show, demo"]),
+    (("tarin",), ["unknown command 'tarin'", "did you mean 'train'?", "choose from train, resume, evaluate, show, demo"]),
     (("evaluate",), ["no run folder is given", "runs/NAME"]),
     (("show",), ["no run folder is given", "runs/NAME"]),
     (("evaluate", "nowhere"), ["'nowhere' does not exist", "check the path"]),
@@ -95,7 +95,7 @@ def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(capsys, tmp_pa
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("intervall = 3", ["unknown key 'intervall' in 'run.toml'", "did you mean 'interval'?"]),
+        ("intervall = 3", ["unknown key 'intervall' in the configuration file 'run.toml'", "did you mean 'interval'?"]),
         ('steps = "many"', ["steps is 'many'", "whole number"]),
         ("steps = true", ["steps is True", "whole number"]),
         ("mix = 3", ["mix is 3", "a table of names and values"]),
@@ -161,7 +161,7 @@ def write_run(folder, env="probe_envs:Limit-v0"):
 )
 def test_a_policy_that_does_not_fit_its_environment_is_not_played(capsys, tmp_path, env, said):
     write_run(tmp_path / "run", env)
-    assert said in refused(capsys, "evaluate", "run")
+    assert said in refused(capsys, "evaluate", "run", "--allow-import", "probe_envs")
 
 
 def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path):
@@ -169,8 +169,8 @@ def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path
     (tmp_path / "run" / "best" / "policy.json").unlink()
     assert "there is no policy in 'run/best': 'policy.json' is missing" in refused(capsys, "evaluate", "run")
     assert "'run/metrics.jsonl' cannot be read" in refused(capsys, "show", "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"member": 0}) + "\nhalf a li")
-    assert "'run/metrics.jsonl' is damaged in line 2" in refused(capsys, "show", "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"member": 0}) + "\n")
+    assert "'run/metrics.jsonl' is damaged in line 1: 'interval' is missing" in refused(capsys, "show", "run")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "show", "demo"])
@@ -183,8 +183,8 @@ def test_help_explains_every_option(capsys, command, flag):
     assert f"usage: evolute {command}" in out
     fields = {field.name: field for field in dataclasses.fields(Run)}
     names = {
-        "train": [*fields.keys() - {"env"}, "config", "out", "quiet"],
-        "evaluate": ["steps", "episodes", "seed"],
+        "train": [*fields.keys() - {"env"}, "config", "out", "allow_import", "quiet"],
+        "evaluate": ["steps", "episodes", "seed", "allow_import"],
         "show": [],
         "demo": ["seed", "out", "quiet"],
     }[command]
@@ -192,7 +192,7 @@ def test_help_explains_every_option(capsys, command, flag):
     explained = {part.split()[0]: part for part in re.split(r" (?=--[a-z])", plain) if "(default: " in part}
     assert set(explained) - {"--help,"} == {"--" + name.replace("_", "-") for name in names}
     for name in names if command == "train" else ():
-        if name not in ("config", "out", "quiet"):
+        if name not in ("config", "out", "allow_import", "quiet"):
             assert fields[name].metadata["help"] in explained["--" + name.replace("_", "-")]
 
 

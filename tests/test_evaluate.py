@@ -77,10 +77,6 @@ def test_an_endless_episode_is_cut_and_counted(monkeypatch):
     assert evaluate.by_episodes(Environment("probe_envs:Endless-v0"), still, [0]) == Evaluation([25.0], [25])
 
 
-def test_a_return_that_is_no_number_stays_none():
-    assert math.isnan(evaluate.by_episodes(Environment("probe_envs:NaN-v0"), still, [0, 1]).mean)
-
-
 def test_mean_and_deviation():
     evaluation = Evaluation([1.0, 3.0], [5, 5])
     assert (evaluation.mean, evaluation.std) == (2.0, 1.0)

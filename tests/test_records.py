@@ -15,8 +15,22 @@ from evolute.records import RunFolder, default_folder, refuse_existing
 RUN = Run("probe_envs:Limit-v0", mix={"kfac": 1})
 
 
+def made(path: Path, run: Run = RUN) -> RunFolder:
+    with RunFolder.create(path, run) as folder:
+        return folder
+
+
+def row(member: int, **more):
+    """A row that may stand in metrics.jsonl."""
+    return {
+        **{"interval": 1, "steps": 9, "member": member, "kind": "kfac", "fitness": member / 3, "environment_steps": 9},
+        "hyperparameters": RUN.initial_hyperparameters("kfac")._asdict(),
+        **more,
+    }
+
+
 def test_a_new_folder_holds_what_made_the_run(tmp_path):
-    folder = RunFolder.create(tmp_path / "deep" / "run", RUN)
+    folder = made(tmp_path / "deep" / "run", RUN)
     assert {file.name for file in folder.path.iterdir()} == {
         "config.toml",
         "metadata.json",
@@ -33,12 +47,12 @@ def test_a_new_folder_holds_what_made_the_run(tmp_path):
 
 
 def test_an_empty_folder_may_be_used(tmp_path):
-    RunFolder.create(tmp_path, RUN)
+    made(tmp_path, RUN)
     assert (tmp_path / "config.toml").is_file()
 
 
 def run_there(path):
-    RunFolder.create(path, RUN)
+    made(path, RUN)
 
 
 def other_file_there(path):
@@ -67,7 +81,7 @@ def test_nothing_is_ever_overwritten(tmp_path, prepare, said):
     path = tmp_path / "above" / "run" if prepare is file_above else tmp_path / "run"
     prepare(path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    for refuse in (refuse_existing, lambda path: RunFolder.create(path, RUN)):
+    for refuse in (refuse_existing, lambda path: made(path, RUN)):
         with pytest.raises(UserError, match=said) as mistake:
             refuse(path)
         assert str(path) in str(mistake.value)
@@ -81,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path, monkeypatc
 
     monkeypatch.setattr(Path, fails, refuse)
     with pytest.raises(UserError, match="cannot be written: Permission denied; choose another with --out") as mistake:
-        RunFolder.create(tmp_path / "run", RUN)
+        made(tmp_path / "run", RUN)
     assert str(tmp_path / "run") in str(mistake.value)
 
 
@@ -102,20 +116,20 @@ def test_an_environment_that_fails_when_played_leaves_no_folder(tmp_path, monkey
 
     monkeypatch.setattr("probe_envs.Episodes.step", fail)
     with pytest.raises(ZeroDivisionError):
-        RunFolder.create(tmp_path / "run", RUN)
+        made(tmp_path / "run", RUN)
     assert not (tmp_path / "run").exists()
 
 
 def test_rows_come_back_in_order_and_what_is_not_finite_is_null(tmp_path):
-    folder = RunFolder.create(tmp_path / "run", RUN)
-    rows = [{"member": n, "fitness": n / 3, "hyperparameters": {"tau": 0.1}, "kind": "kfac"} for n in range(3)]
-    for row in rows:
-        folder.append_metrics(row)
-        folder.append_event({"event": "exploit", "member": row["member"]})
+    folder = made(tmp_path / "run", RUN)
+    rows = [row(n) for n in range(3)]
+    for n in range(3):
+        folder.append_metrics(rows[n : n + 1])
+    folder.append_events([{"event": "other", "member": n} for n in range(3)])
     assert folder.metrics() == rows
-    assert folder.events() == [{"event": "exploit", "member": n} for n in range(3)]
-    folder.append_metrics({"a": math.nan, "b": [math.inf, 1.0], "c": {"d": (-math.inf,)}, "e": "NaN"})
-    assert folder.metrics()[-1] == {"a": None, "b": [None, 1.0], "c": {"d": [None]}, "e": "NaN"}
+    assert folder.events() == [{"event": "other", "member": n} for n in range(3)]
+    folder.append_metrics([row(3, fitness=math.nan, b=[math.inf, 1.0], c={"d": (-math.inf,)}, e="NaN")])
+    assert folder.metrics()[-1] == row(3, fitness=None, b=[None, 1.0], c={"d": [None]}, e="NaN")
 
     def refuse(name):
         raise AssertionError(name)
@@ -125,17 +139,17 @@ def test_rows_come_back_in_order_and_what_is_not_finite_is_null(tmp_path):
 
 
 def test_the_result_comes_back_and_replaces_an_older_one(tmp_path):
-    folder = RunFolder.create(tmp_path / "run", RUN)
-    folder.write_result({"best": 1.0})
-    folder.write_result({"best": math.nan, "env": "x"})
-    assert folder.result() == {"best": None, "env": "x"}
+    folder = made(tmp_path / "run", RUN)
+    folder.write_result({"best": 1.0, "leaderboard": []})
+    folder.write_result({"best": math.nan, "env": "x", "leaderboard": []})
+    assert folder.result() == {"best": None, "env": "x", "leaderboard": []}
     assert not list(folder.path.glob(".*"))
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "3", '{"a": 1} {"b": 2}', ""])
 def test_a_damaged_line_is_named(tmp_path, line):
-    folder = RunFolder.create(tmp_path / "run", RUN)
-    (folder.path / "metrics.jsonl").write_text(f'{{"member": 0}}\n{line}\n{{"member": 1}}\n')
+    folder = made(tmp_path / "run", RUN)
+    (folder.path / "metrics.jsonl").write_text(f"{json.dumps(row(0))}\n{line}\n{json.dumps(row(1))}\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl' is damaged in line 2"):
         folder.metrics()
 
@@ -145,13 +159,13 @@ def test_a_damaged_line_is_named(tmp_path, line):
     [
         ("metadata.json", b"[]", "is damaged: it must hold one JSON object"),
         ("metadata.json", b"{", "is damaged: it must hold one JSON object"),
-        ("metrics.jsonl", b"\xff\n", "is damaged: it is not UTF-8 text"),
+        ("metrics.jsonl", b"\xff\n", "is damaged in line 1: it must be a JSON object"),
         ("metrics.jsonl", None, "cannot be read: No such file"),
         ("metadata.json", None, "cannot be read: No such file"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, said):
-    folder = RunFolder.create(tmp_path / "run", RUN)
+    folder = made(tmp_path / "run", RUN)
     (folder.path / name).unlink()
     if content is not None:
         (folder.path / name).write_bytes(content)

@@ -20,8 +20,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from evolute import limits
 from evolute.errors import UserError
-from evolute.files import make_folder, unwritable, write_whole
+from evolute.files import make_folder, read_at_most, sync_folder, unwritable, write_whole
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
 from evolute.population import Member
@@ -66,9 +67,13 @@ def save_replay(run: Path, state: State) -> None:
             digest = _write(run / REPLAY_FOLDER / name, rows.data.cast("B"))
             replay.segments.append(Segment(name, len(rows), digest, rows.nbytes))
         replay.saved = replay.inserted
-        # A segment goes once the rows that came after it fill the buffer.
-        while replay.segments and sum(segment.rows for segment in replay.segments[1:]) >= len(replay):
-            del replay.segments[0]
+        forget_overwritten(replay)
+
+
+def forget_overwritten(replay: ReplayBuffer) -> None:
+    """Forget the segments whose rows the buffer has overwritten with later ones."""
+    while replay.segments and sum(segment.rows for segment in replay.segments[1:]) >= len(replay):
+        del replay.segments[0]
 
 
 def save(run: Path, state: State, carried: dict[str, Any]) -> None:
@@ -104,7 +109,11 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
     }
     # Its own digest comes first: a flipped bit in it must not pass for another run.
     body = json.dumps(manifest, allow_nan=True).encode()
+    # The manifest is on the disk only after everything that it names.
+    sync_folder(run / REPLAY_FOLDER)
+    sync_folder(run / FOLDER)
     _write(run / FOLDER / f"{name}.json", hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    sync_folder(run / FOLDER)
     _delete_unneeded(run)
 
 
@@ -126,7 +135,7 @@ def _describe(member: Member, updates: int, arrays: dict[str, Any]) -> dict[str,
 def _save_arrays(run: Path, name: str, tree: Any) -> dict[str, Any]:
     """Write a pytree's arrays and return how to find and verify them."""
     file = f"{name}.safetensors"
-    data = safetensors.numpy.save({key: np.array(leaf, order="C") for key, leaf in _named(tree)})
+    data = safetensors.numpy.save(storable(tree))
     return {"file": file, "bytes": len(data), "sha256": _write(run / FOLDER / file, data)}
 
 
@@ -172,8 +181,9 @@ def newest(run: Path, wanted: Callable[[dict[str, Any]], bool] = lambda manifest
             manifest = _read(path)
             if not wanted(manifest):
                 continue
-            for folder, described in _files(manifest):
-                _verify(run / folder / described["file"], described["bytes"], described["sha256"])
+            # Copies share their segments.
+            for folder, name, size, digest in {(f, d["file"], d["bytes"], d["sha256"]) for f, d in _files(manifest)}:
+                _verify(run / folder / name, size, digest)
             return Checkpoint(manifest), damages
         except Damaged as damage:
             damages.append(f"the checkpoint {path.name} is damaged: {damage}")
@@ -188,12 +198,14 @@ def newest(run: Path, wanted: Callable[[dict[str, Any]], bool] = lambda manifest
 def _read(path: Path) -> dict[str, Any]:
     """Return a manifest that is what was written; raises Damaged otherwise."""
     try:
-        digest, _, body = path.read_bytes().partition(b"\n")
+        digest, _, body = read_at_most(path, limits.MANIFEST_BYTES).partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise Damaged("it does not match its checksum")
         manifest = json.loads(body)
     except OSError as error:
         raise Damaged(f"it cannot be read: {error.strerror}") from None
+    except UserError as mistake:
+        raise Damaged(str(mistake)) from None
     except (ValueError, RecursionError):
         raise Damaged("it is no JSON") from None
     _check_manifest(manifest)
@@ -210,7 +222,10 @@ def _check_manifest(manifest: Any) -> None:
         "parent": lambda x: x is None or _count(x),
         "needs_burn_in": lambda x: isinstance(x, bool),
         "hyperparameters": lambda x: (
-            isinstance(x, dict) and list(x) == list(Hyperparameters._fields) and all(map(_number, x.values()))
+            isinstance(x, dict)
+            and list(x) == list(Hyperparameters._fields)
+            and all(map(_number, x.values()))
+            and _count(x["batch_size"])
         ),
         "inserted": _count,
         "segments": lambda x: isinstance(x, list) and all(_matches(s, segment) for s in x),
@@ -257,7 +272,7 @@ def _count(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _name(value: Any) -> bool:
@@ -308,7 +323,7 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
                 raise Damaged(f"it has a batch size of {described['hyperparameters']['batch_size']}")
             group = groups[member.slot]
             arrays = _load_arrays(run, described["learner"])
-            group.put(member.slot, _like(group.take(member.slot), arrays), reset_optimizers=False)
+            group.put(member.slot, like(group.take(member.slot), arrays), reset_optimizers=False)
             group.updates = described["updates"]
             _restore_replay(run, member.replay, described)
             member.environment_steps = described["environment_steps"]
@@ -335,7 +350,7 @@ def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | N
     environment, arrays = state.evaluation_environment, _load_arrays(run, described["policy"])
     sizes = [environment.shape.observations, *state.run.actor_layers, environment.shape.actions]
     template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(sizes)]
-    policy = Policy(_like(template, arrays), environment.low, environment.high, state.run.env)
+    policy = Policy(like(template, arrays), environment.low, environment.high, state.run.env)
     return Best(policy, **{name: described[name] for name in ("fitness", "slot", "kind", "environment_steps")})
 
 
@@ -358,12 +373,17 @@ def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any]) 
     replay.restore(parts, described["inserted"], segments)
 
 
+def storable(tree: Any) -> dict[str, np.ndarray]:
+    """Return a pytree's arrays under the names of their places in it."""
+    return {name: np.array(leaf, order="C") for name, leaf in _named(tree)}
+
+
 def _named(tree: Any) -> list[tuple[str, Any]]:
     """Return a pytree's arrays under the names of their places in it."""
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def _like(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+def like(template: Any, arrays: dict[str, np.ndarray]) -> Any:
     """Return a pytree of these arrays; raises Damaged where one is missing or not like the template's."""
     leaves = []
     for name, leaf in _named(template):

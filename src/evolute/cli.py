@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from evolute.errors import RunStopped, UserError, closest
+from evolute.errors import RunStopped, UserError, closest, printable
 from evolute.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("evolute: there is not enough memory; lower buffer_size, batch_size, the layers or the members.", file=sys.stderr)
         sys.exit(MISTAKE)
     except RunStopped as stop:
-        print(f"evolute: the run has stopped: {stop}", file=sys.stderr)
+        print(f"evolute: the run has stopped: {printable(str(stop))}", file=sys.stderr)
         sys.exit(STOPPED)
     except Interrupted as interruption:
         sys.exit(interruption.exit_code)
@@ -256,8 +256,8 @@ def admit(env: str, allowed: str | None) -> None:
 
     check_import(env, allowed)
     if module_of(env) is not None:
-        # Like `python -m`: a module beside the user is found. Last, so that it shadows nothing; and only now, so that nothing in a
-        # stranger's folder stands in for what a library tries to import.
+        # Like `python -m`: a module beside the user is found. Last, so that it shadows nothing; and only now, so that nothing in
+        # a stranger's folder stands in for what a library tries to import.
         sys.path.append(os.getcwd())
 
 
@@ -366,6 +366,7 @@ class ResumeFlags:
             help_behavior_hint="(default: refuse)",
         ),
     ] = False
+    allow_import: AllowImportFlag = None
     quiet: QuietFlag = False
 
 
@@ -378,11 +379,13 @@ def _resume(flags: ResumeFlags) -> None:
 
     def note(sentence: str) -> None:
         if not flags.quiet:
-            screen.print(f"{path}: {sentence}", soft_wrap=True, markup=False)
+            screen.print(f"{path}: {printable(sentence)}", soft_wrap=True, markup=False)
 
     def train(observer: "Observer") -> "Result":
-        return resume(path, steps, observer, flags.allow_version_change, note)
+        return resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)
 
+    if flags.allow_import is not None:
+        admit(f"{flags.allow_import}:", flags.allow_import)
     watch_and_report(train, path, "", flags.quiet)
 
 
@@ -422,15 +425,19 @@ def _evaluate(flags: EvaluateFlags) -> None:
             f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "
             "observations or actions; install the versions that the run's metadata.json names."
         )
-    if episodes is not None:
-        result = evaluate.by_episodes(environment, policy.unit_action, list(range(seed, seed + episodes)))
-    else:
-        result = evaluate.by_steps(environment, policy.unit_action, steps, seed)
+    try:
+        if episodes is not None:
+            result = evaluate.by_episodes(environment, policy.unit_action, list(range(seed, seed + episodes)))
+        else:
+            result = evaluate.by_steps(environment, policy.unit_action, steps, seed)
+    except RunStopped as stop:
+        raise UserError(str(stop)) from None
     if not result.returns:
         raise UserError(f"--steps is {steps}, and no episode ended within them; raise it or give --episodes.")
     print(
         f"{policy.env}: return {number(result.mean)} ± {number(result.std)} over {len(result.returns)} "
         f"completed episodes ({sum(result.lengths):,} steps), deterministic policy"
+        + (f"; {result.faults} more in which the environment failed" if result.faults else "")
     )
 
 

@@ -35,7 +35,7 @@ class Run:
     Whatever is left out comes from the preset, which may look at the environment.
     """
 
-    env: str = dataclasses.field(metadata={"help": "Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0."})
+    env: str = _option("Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0.")
     mix: dict[str, int] = _option(
         "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2.",
         {"adam": 1},
@@ -78,6 +78,11 @@ class Run:
     episodes: int = _option("Deterministic episodes whose mean return is a member's fitness, per interval.", 5)
     final_episodes: int = _option("Deterministic episodes of the best policy after training.", 10)
 
+    # faults
+    time_limit: float = _option("Seconds that a call of an environment may take before it is killed; 0 for no limit.", 0.0)
+    max_faults: int = _option("Failures of its environment that a member gets over in an interval.", 10)
+    on_faults: str = _option("What one more failure does: 'quarantine' the member, or 'stop' the run.", "quarantine")
+
     # execution
     checkpoint_every: int = _option("Intervals between two checkpoints.", 1)
     placement: str = _option("How members share a device: 'map', 'vmap', or 'auto' (map on a CPU, vmap elsewhere).", "auto")
@@ -99,7 +104,7 @@ class Run:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is _PRESET:
-                value = values[field.name]
+                value = values.get(field.name)
             object.__setattr__(self, field.name, _typed(field.name, value, hints[field.name]))
         _check(self)
         object.__setattr__(self, "optimizers", _resolved_optimizers(self, values["learning_rate"]))
@@ -223,6 +228,17 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "truncation": (lambda x: 0 < x <= 0.5, "above 0 and at most 0.5", "0.2"),
     "episodes": (lambda x: 0 < x <= limits.EPISODES, "a positive number of episodes, at most 1e5", "5"),
     "final_episodes": (lambda x: 0 < x <= limits.EPISODES, "a positive number of episodes, at most 1e5", "10"),
+    "time_limit": (
+        lambda x: 0 <= x <= limits.TIME_LIMIT,
+        f"a number of seconds not below 0 and at most {limits.TIME_LIMIT}",
+        "10",
+    ),
+    "max_faults": (
+        lambda x: 0 <= x <= limits.FAULTS,
+        f"a number of failures not below 0 and at most {limits.FAULTS}",
+        "10",
+    ),
+    "on_faults": (lambda x: x in ("quarantine", "stop"), "'quarantine' or 'stop'", "'quarantine'"),
     "shrink": (lambda x: x in ("both", "gradient"), "'both' or 'gradient'", "'both'"),
     "placement": (lambda x: x in ("auto", "map", "vmap"), "'auto', 'map' or 'vmap'", "'auto'"),
     "actor_layers": (_trainable, _LAYERS_RULE, "400 300"),

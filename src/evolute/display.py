@@ -82,6 +82,7 @@ class LiveTable:
         self._fitness: dict[int, float] = {}
         self._changes: dict[int, float] = {}
         self._contained: dict[int, float] = {}
+        self._quarantined: set[int] = set()
 
     def __enter__(self) -> "LiveTable":
         """Take over the terminal's last lines."""
@@ -98,7 +99,8 @@ class LiveTable:
             slot = row["member"]
             self._changes[slot] = row["fitness"] - self._fitness.get(slot, math.nan)
             self._fitness[slot] = row["fitness"]
-            self._contained[slot] = self._contained.get(slot, 0.0) + contained(row)
+            self._contained[slot] = self._contained.get(slot, 0.0) + contained(row) + row["environment_faults"]
+            (self._quarantined.add if row["quarantined"] else self._quarantined.discard)(slot)
         self._live.update(self._draw(progress), refresh=True)
 
     def _draw(self, progress: "Progress") -> Group:
@@ -111,10 +113,11 @@ class LiveTable:
         for member in state.members:
             fitness = self._fitness.get(member.slot)
             change = self._changes.get(member.slot, math.nan)
+            shown = Text(number(fitness), style="bold green" if fitness is not None and fitness == best else "")
             table.add_row(
                 str(member.slot),
                 plain(member.kind),
-                Text(number(fitness), style="bold green" if fitness is not None and fitness == best else ""),
+                Text("quarantined", style="bold red") if member.slot in self._quarantined else shown,
                 Text(f"{change:+,.0f}" if math.isfinite(change) else "-", style="green" if change > 0 else "dim"),
                 *rates(member.hyperparameters._asdict()),
                 "-" if member.parent is None else str(member.parent),
@@ -148,14 +151,15 @@ class PlainLines:
             self._print(
                 f"steps={row['steps']} member={row['member']} kind={row['kind']} fitness={number(row['fitness'])} "
                 f"batch={batch} learning_rate={learning_rate} damping={damping} "
-                f"contained={contained(row):.0f}"
+                f"contained={contained(row):.0f} environment_faults={row['environment_faults']}"
             )
         for event in progress.events:
-            self._print(f"steps={event['steps']} {exploit_line(event)}")
+            self._print(f"steps={event['steps']} {event_line(event)}")
         self._print(status(progress))
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        # What an environment says of its failure is in it, too.
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def contained(row: dict[str, Any]) -> float:
@@ -172,6 +176,15 @@ def status(progress: "Progress") -> str:
         f"{progress.steps:,} of {progress.state.run.steps:,} steps; population {total:,}, {rate:,.0f} per second; "
         f"{duration(progress.elapsed)} gone, {duration(left) if math.isfinite(left) else 'unknown'} left"
     )
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """Return one event in words."""
+    if event["event"] == "exploit":
+        return exploit_line(event)
+    if event["event"] == "quarantine":
+        return f"member {event['member']} ({event['member_kind']}) is in quarantine: {event['reason']}"
+    return f"the environment of member {event['member']} failed in {event['during']}, in {event['call']}: {event['message']}"
 
 
 def exploit_line(event: dict[str, Any]) -> str:
@@ -222,19 +235,21 @@ def lineage_table(events: list[dict[str, Any]]) -> Table:
 
 
 def sparkline(values: list[float | None]) -> str:
-    """Return a learning curve in one line of text."""
+    """Return a learning curve in one line of text; an exclamation mark stands where there is no value."""
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if not finite:
-        return ""
+        return "!" * len(values)
     # Halves: the difference of two numbers may be too large for a float.
     low, span = min(finite) / 2, max(finite) / 2 - min(finite) / 2 or 1.0
     heights = [None if v is None or not math.isfinite(v) else min(7, int(8 * ((v / 2 - low) / span))) for v in values]
-    return "".join(" " if height is None else "▁▂▃▄▅▆▇█"[height] for height in heights)
+    return "".join("!" if height is None else "▁▂▃▄▅▆▇█"[height] for height in heights)
 
 
 def curves_table(metrics: list[dict[str, Any]]) -> Table:
     """Return each member's fitness over the run."""
-    table = _table("Fitness over the run", ("member", "kind", "first", "last", "best", "curve"), ("kind", "curve"))
+    table = _table(
+        "Fitness over the run (! in quarantine)", ("member", "kind", "first", "last", "best", "curve"), ("kind", "curve")
+    )
     members: dict[int, list[dict[str, Any]]] = {}
     for row in metrics:
         members.setdefault(row["member"], []).append(row)

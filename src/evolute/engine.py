@@ -13,7 +13,7 @@ import numpy as np
 from evolute import checkpoint, evaluate, evolve, optimizers, placement, randomness, report, td3
 from evolute.config import Run
 from evolute.environments import Environment
-from evolute.errors import UserError
+from evolute.errors import EnvironmentFault, RunStopped
 from evolute.evaluate import Evaluation
 from evolute.evolve import Exploit
 from evolute.placement import Group
@@ -66,8 +66,12 @@ def go_on(state: State, folder: RunFolder | None, observer: Observer | None) -> 
         record(state, folder, [], events)
         tell(state.steps_done, [], events)
     while state.interval < state.intervals:
-        reports = rollout_and_learn(state, tell)
-        evaluations = evaluate_members(state, reports)
+        try:
+            reports = rollout_and_learn(state, tell)
+            evaluations = evaluate_members(state, reports)
+        except RunStopped:
+            record(state, folder, [], report.trouble_rows(state, state.interval + 1))
+            raise
         state.interval += 1
         state.evolved = False
         if folder is not None:
@@ -75,6 +79,10 @@ def go_on(state: State, folder: RunFolder | None, observer: Observer | None) -> 
         exploits = evolve_members(state) if state.interval < state.intervals else []
         rows, events = describe_interval(state, reports, evaluations, exploits)
         record(state, folder, rows, events)
+        if all(member.quarantined is not None for member in state.members):
+            tell(state.steps_done, rows, events)
+            # Before a checkpoint: there is nothing in it that could go on.
+            raise RunStopped(report.nobody_left(state.members))
         if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
             state.earlier_seconds = time.perf_counter() - began
             save(state, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
@@ -89,9 +97,11 @@ def start(run: Run, population: int = 0) -> State:
     """Return a population before its first step."""
     members, groups = [], []
     for slot, kind in enumerate(run.kinds):
-        environment = Environment(run.env)
+        environment = Environment(run.env, run.time_limit)
         buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
-        members.append(Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer))
+        member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer)
+        member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
+        members.append(member)
     algorithms = {kind: algorithm_of(run, kind, members[0].environment) for kind in run.mix}
     programs = {kind: placement.make_programs(algorithm) for kind, algorithm in algorithms.items()}
     for kind, slots, device in placement.deal(run.kinds, run.placement):
@@ -99,7 +109,7 @@ def start(run: Run, population: int = 0) -> State:
             td3.init(randomness.generator(run.seed, population, slot, 0, Purpose.INITIALISE), algorithms[kind]) for slot in slots
         ]
         groups.append(Group(slots, kind, programs[kind], device, learners))
-    return State(run, members, groups, Environment(run.env), population)
+    return State(run, members, groups, Environment(run.env, run.time_limit), population)
 
 
 def algorithm_of(run: Run, kind: str, environment: Environment) -> Algorithm:
@@ -189,7 +199,8 @@ def learn(state: State, group: Group, members: list[Member]) -> None:
     """Start one update of a group's members, gathering the curvature first of those whose optimizer is new."""
     padded = bucket(max(member.hyperparameters.batch_size for member in members))
     for member in members:
-        if member.needs_burn_in:
+        # An empty buffer has no curvature, and is a failing environment's; the burn-in waits for it to work.
+        if member.needs_burn_in and len(member.replay):
             burn_in(state, group, member, padded)
     samples = [member.sample(padded) for member in members]
     group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
@@ -211,7 +222,10 @@ def burn_in(state: State, group: Group, member: Member, padded: int) -> None:
 
 
 def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
-    """Play deterministic episodes with every member, on seeds common to all and fresh each interval; keep the best policy."""
+    """Play deterministic episodes with every member, on seeds common to all and fresh each interval; keep the best policy.
+
+    A member that has diverged, or whose environment keeps failing, is put into quarantine: it has no fitness.
+    """
     began = time.perf_counter()
     run, environment = state.run, state.evaluation_environment
     rng = randomness.generator(run.seed, state.population, POPULATION, state.interval, Purpose.EVALUATE)
@@ -221,14 +235,39 @@ def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
         for slot in group.slots:
             member = state.members[slot]
             policy = Policy(group.actor(slot), environment.low, environment.high, run.env)
-            broken = not policy.finite or every_update_left_out(reports[slot])
-            evaluation = Evaluation([], []) if broken else evaluate.by_episodes(environment, policy.unit_action, seeds)
-            member.fitness = evaluation.mean
+            member.quarantined = member.quarantined or divergence(group, slot, reports[slot])
+            evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
+            member.fitness = math.nan if member.quarantined else evaluation.mean
+            state.quarantines += member.quarantined is not None
             evaluations.append((slot, evaluation))
             if math.isfinite(member.fitness) and (state.best is None or member.fitness > state.best.fitness):
                 state.best = Best(policy, member.fitness, slot, member.kind, member.environment_steps)
     state.seconds["evaluate"] += time.perf_counter() - began
     return [evaluation for _, evaluation in sorted(evaluations, key=lambda pair: pair[0])]
+
+
+def fitness(environment: Environment, policy: Policy, seeds: list[int], member: Member) -> Evaluation:
+    """Return a member's evaluation; one that fails puts the member into quarantine."""
+    faulted = member.note_in_evaluation
+    try:
+        # Anew for each: what an environment keeps through a seeded reset must not carry over from the member before.
+        evaluate.rebuild(environment, faulted)
+        evaluation = evaluate.by_episodes(environment, policy.unit_action, seeds, faulted)
+    except EnvironmentFault:
+        return Evaluation([], [])
+    if not math.isfinite(evaluation.mean):
+        member.quarantine("its evaluation's return is not finite")
+    return evaluation
+
+
+def divergence(group: Group, slot: int, sums: Report) -> str | None:
+    """Return in words how a member has diverged; None for a sound one."""
+    if networks := group.not_finite(slot):
+        return f"parameters of its {' and '.join(networks)} are not finite"
+    losses = {"critics' loss": sums.critic_loss, "actor's loss": sums.actor_loss, "Q value": sums.q_value}
+    if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
+        return f"its {' and '.join(wrong)} were not finite in some update"
+    return "no update of it was finite" if every_update_left_out(sums) else None
 
 
 def every_update_left_out(sums: Report) -> bool:
@@ -280,7 +319,7 @@ def describe_interval(
     state: State, reports: list[Report], evaluations: list[Evaluation], exploits: list[Exploit]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the interval's rows of metrics and its events."""
-    events = [report.event_row(state, exploit) for exploit in exploits]
+    events = report.trouble_rows(state, state.interval) + [report.event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
         report.metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation)
@@ -292,7 +331,7 @@ def describe_interval(
 def record(state: State, folder: RunFolder | None, rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
     """Write rows of metrics, events and the best policy."""
     began = time.perf_counter()
-    state.lineage += events
+    state.lineage += [event for event in events if event["event"] == "exploit"]
     if folder is not None:
         folder.append_events(events)
         if state.best is not None:
@@ -312,14 +351,12 @@ def save(state: State, write: Callable[[], None]) -> None:
 def finish(state: State, folder: RunFolder | None, wall_seconds: float) -> Result:
     """Evaluate the best policy on fresh episodes and write the result."""
     run, best = state.run, state.best
-    if best is None:
-        raise UserError(
-            "every member diverged before its first evaluation, so there is no policy to keep; lower the learning rates "
-            "or raise the dampings."
-        )
+    assert best is not None, "a run in which every member was in quarantine has stopped"
     rng = randomness.generator(run.seed, state.population, POPULATION, 0, Purpose.FINAL_EVALUATION)
     seeds = rng.integers(2**31, size=run.final_episodes).tolist()
-    evaluation = evaluate.by_episodes(state.evaluation_environment, best.policy.unit_action, seeds)
+    faulted = evaluate.tolerate(run.max_faults)
+    evaluate.rebuild(state.evaluation_environment, faulted)
+    evaluation = evaluate.by_episodes(state.evaluation_environment, best.policy.unit_action, seeds, faulted)
     leaderboard = report.leaderboard(state.members)
     summary = report.summary(state, best, evaluation, leaderboard, len(state.lineage), wall_seconds)
     if folder is not None:

@@ -4,20 +4,26 @@ No vector environment and no autoreset: the next observation of a transition is 
 Actions are in [-1, 1] outside and rescaled to the environment's bounds here.
 """
 
+import contextlib
 import hashlib
+import pickle
 import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.vector.utils import CloudpickleWrapper
 
-from evolute.errors import UserError, closest
+from evolute.errors import EnvironmentFault, UserError, closest
+from evolute.isolation import Isolated
 from evolute.policy import in_units_of
 
 FINGERPRINT_STEPS = 200
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Shape(NamedTuple):
@@ -36,38 +42,157 @@ class Step(NamedTuple):
     truncated: bool
 
 
-class Environment:
-    """One environment with flat float32 observations [O] and actions [A] in [-1, 1]."""
+class Facts(NamedTuple):
+    """What an environment says of itself."""
 
-    def __init__(self, env_id: str):
-        """Make it; raises UserError where it is unknown, cannot be made, or has spaces that TD3 cannot use."""
-        self._env = _make(env_id)
-        self.shape = _checked_shape(env_id, self._env)
-        space = self._env.action_space
-        assert isinstance(space, gymnasium.spaces.Box)
-        self.low = space.low.astype(np.float64)
-        self.high = space.high.astype(np.float64)
-        self._dtype = space.dtype
+    shape: Shape
+    low: np.ndarray  # [A] float64
+    high: np.ndarray  # [A] float64
+
+
+class Environment:
+    """One environment with flat float32 observations [O] and actions [A] in [-1, 1].
+
+    Whatever goes wrong inside a call is an EnvironmentFault, after which the environment must be rebuilt. Nothing that is not
+    finite in single precision, and no observation of another shape than the space's, ever comes out.
+    """
+
+    def __init__(self, env_id: str, time_limit: float = 0.0):
+        """Make it; raises UserError where it is unknown, cannot be made, or has spaces that TD3 cannot use.
+
+        Args:
+            env_id: Gymnasium's id.
+            time_limit: seconds for a call of `reset` or `step`; the environment then lives in a process of its own, which is
+                killed where a call takes longer, and computes the same numbers. Zero: no limit, and no process.
+        """
+        self._env: _Plain | Isolated
+        if time_limit:
+            try:
+                self._env = Isolated(partial(_in_new_process, env_id, _pickled_spec(env_id)), time_limit)
+            except EnvironmentFault as fault:
+                raise UserError(
+                    f"the environment {env_id!r} cannot be created in a process of its own: {fault.message}; choose "
+                    "time_limit 0, or, in a script, begin training under `if __name__ == '__main__':`."
+                ) from None
+        else:
+            self._env = _Plain(env_id)
+        self.shape, self.low, self.high = self._env.facts
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start an episode and return its first observation [O]; a seed restarts its randomness, too."""
-        with _quiet():
-            obs, _ = self._env.reset(seed=seed)
-        return self._flat(obs)
+        return self._env.reset(seed)
 
     def step(self, action: np.ndarray) -> Step:
         """Take an action [A] in [-1, 1]."""
-        scaled = in_units_of(self.low, self.high, action).astype(self._dtype)
-        obs, reward, terminated, truncated, _ = self._env.step(scaled)
-        return Step(self._flat(obs), float(reward), bool(terminated), bool(truncated))
+        return self._env.step(action)
+
+    def rebuild(self) -> None:
+        """Make it anew, so that nothing of what it went through is left; it must be reset next."""
+        self._env.rebuild()
 
     def close(self) -> None:
         """Release what the environment holds."""
         self._env.close()
 
-    @staticmethod
-    def _flat(obs: Any) -> np.ndarray:
-        return np.asarray(obs, np.float32).reshape(-1)
+
+class _Plain:
+    """An environment in this process."""
+
+    def __init__(self, env_id: str):
+        self._id = env_id
+        self._make()
+
+    def _make(self) -> None:
+        self._env = _make(self._id)
+        space = self._env.action_space
+        shape = _checked_shape(self._id, self._env)
+        assert isinstance(space, gymnasium.spaces.Box)
+        self.facts = Facts(shape, space.low.astype(np.float64), space.high.astype(np.float64))
+        self._dtype = space.dtype
+
+    def reset(self, seed: int | None) -> np.ndarray:
+        try:
+            with _quiet():
+                obs, _ = self._env.reset(seed=seed)
+            return self._checked_obs("reset", obs)
+        except EnvironmentFault:
+            raise
+        except Exception as error:
+            raise _fault_of("reset", error) from error
+
+    def step(self, action: np.ndarray) -> Step:
+        try:
+            scaled = in_units_of(self.facts.low, self.facts.high, action).astype(self._dtype)
+            obs, reward, terminated, truncated, _ = self._env.step(scaled)
+            return Step(self._checked_obs("step", obs), _checked_reward(reward), bool(terminated), bool(truncated))
+        except EnvironmentFault:
+            raise
+        except Exception as error:
+            raise _fault_of("step", error) from error
+
+    def rebuild(self) -> None:
+        self.close()
+        before = self.facts.shape
+        try:
+            self._make()
+        except UserError as error:
+            raise EnvironmentFault("make", str(error)) from error
+        if self.facts.shape != before:
+            raise EnvironmentFault("make", f"it has {self.facts.shape} now, and had {before}")
+
+    def close(self) -> None:
+        # It may be as broken as can be, and nobody needs it any more.
+        with contextlib.suppress(Exception):
+            self._env.close()
+
+    def _checked_obs(self, call: str, obs: Any) -> np.ndarray:
+        """Return an observation of its own [O], which the environment cannot change afterwards."""
+        checked = np.array(obs, np.float32)
+        if checked.shape != (self.facts.shape.observations,):
+            raise EnvironmentFault(
+                call, f"its observation has the shape {checked.shape}, not {self._env.observation_space.shape}"
+            )
+        if not np.isfinite(checked).all():
+            raise EnvironmentFault(call, f"its observation is not finite: {checked}")
+        return checked
+
+
+def _checked_reward(reward: Any) -> float:
+    # Replay holds single precision. Written so that NaN fails, too.
+    if isinstance(reward, float) and -LARGEST <= reward <= LARGEST:
+        return float(reward)
+    array = np.asarray(reward)
+    if array.shape != () or array.dtype.kind not in "biuf":
+        raise EnvironmentFault("step", f"its reward is {reward!r}, which is no number")
+    if not -LARGEST <= array <= LARGEST:
+        raise EnvironmentFault("step", f"its reward is {reward}, which is not finite in single precision")
+    return float(array)
+
+
+def _fault_of(call: str, error: Exception) -> EnvironmentFault:
+    try:
+        said = str(error)
+    except Exception:
+        said = "an error that cannot be shown"
+    return EnvironmentFault(call, f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+def _pickled_spec(env_id: str) -> bytes | None:
+    """Return what this process registered under an id without a module, for one that has not; None where it need not know."""
+    spec: Any = None if module_of(env_id) else gymnasium.registry.get(env_id)
+    if spec is None:
+        return None
+    try:
+        return pickle.dumps(CloudpickleWrapper(lambda: spec))
+    except Exception:
+        # Then it must be known there by itself.
+        return None
+
+
+def _in_new_process(env_id: str, spec: bytes | None) -> _Plain:
+    if spec is not None and env_id not in gymnasium.registry:
+        gymnasium.registry[env_id] = pickle.loads(spec)()
+    return _Plain(env_id)
 
 
 def _make(env_id: str) -> gymnasium.Env:
@@ -142,22 +267,27 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def physics_fingerprint(env_id: str) -> str:
+def physics_fingerprint(env_id: str, time_limit: float = 0.0) -> str:
     """Return a hash of a seeded rollout: equal exactly where the environment computes the same numbers.
 
-    The engine's version changes what "v4" means, so a task's name does not tell which physics made a result.
+    The engine's version changes what "v4" means, so a task's name does not tell which physics made a result. Where the
+    environment fails, the hash is of what it computed until then.
     """
-    environment = Environment(env_id)
+    environment = Environment(env_id, time_limit)
     digest = hashlib.sha256()
     rng = np.random.default_rng(0)
-    digest.update(environment.reset(seed=0).tobytes())
-    for _ in range(FINGERPRINT_STEPS):
-        step = environment.step(rng.uniform(-1.0, 1.0, environment.shape.actions).astype(np.float32))
-        digest.update(step.obs.tobytes())
-        digest.update(np.float64(step.reward).tobytes())
-        if step.terminated or step.truncated:
-            digest.update(environment.reset().tobytes())
-    environment.close()
+    try:
+        digest.update(environment.reset(seed=0).tobytes())
+        for _ in range(FINGERPRINT_STEPS):
+            step = environment.step(rng.uniform(-1.0, 1.0, environment.shape.actions).astype(np.float32))
+            digest.update(step.obs.tobytes())
+            digest.update(np.float64(step.reward).tobytes())
+            if step.terminated or step.truncated:
+                digest.update(environment.reset().tobytes())
+    except EnvironmentFault as fault:
+        digest.update(fault.call.encode())
+    finally:
+        environment.close()
     return digest.hexdigest()[:16]
 
 

@@ -1,10 +1,12 @@
-"""The two exceptions that users see: their own mistake, and a run that cannot go on."""
+"""Exceptions: a user's mistake, a run that cannot go on, and an environment that failed."""
 
 import difflib
 from collections.abc import Iterable
 
 # Characters of a message that are shown: a value that a file gave may be as long as the file.
 LONGEST_MESSAGE = 2_000
+# Of an environment's message, which is recorded at every fault.
+LONGEST_FAULT = 500
 
 
 class UserError(ValueError):
@@ -26,6 +28,23 @@ class RunStopped(RuntimeError):
     """
 
 
+class EnvironmentFault(Exception):
+    """An environment raised an error, returned what no transition can be made of, or did not return in time.
+
+    Attributes:
+        call: what it failed in: "make", "reset" or "step".
+        message: the environment's own words, or what is wrong with what it returned; printable and in one line.
+    """
+
+    def __init__(self, call: str, message: str):
+        self.call, self.message = call, printable(" ".join(message.split()), LONGEST_FAULT)
+        # Both, so that it can be pickled.
+        super().__init__(call, message)
+
+    def __str__(self) -> str:
+        return f"in {self.call}: {self.message}"
+
+
 def closest(name: str, choices: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the choice nearest to `name`, or "" when none is near."""
     by_lower_case = {choice.lower(): choice for choice in choices}
@@ -35,6 +54,5 @@ def closest(name: str, choices: Iterable[str]) -> str:
 
 def printable(text: str, most: int | None = None) -> str:
     """Return text for a terminal: control characters are escaped, and the middle is left out of more than `most` characters."""
-    if most is not None and len(text) > most:
-        text = f"{text[: most // 2]}…{text[-most // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return text if most is None or len(text) <= most else f"{text[: most // 2]}…{text[1 - most // 2 :]}"

@@ -7,9 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from evolute.environments import Environment
+from evolute.errors import EnvironmentFault, RunStopped
 
 # Where an environment has no time limit of its own, an episode of evaluation is cut here and counted as it stands.
 LONGEST_EPISODE = 10_000
+# Faults of an environment that an evaluation outside of training gets over.
+MAX_FAULTS = 10
 
 
 class Evaluation(NamedTuple):
@@ -17,6 +20,8 @@ class Evaluation(NamedTuple):
 
     returns: list[float]
     lengths: list[int]
+    # Episodes that were dropped because the environment failed.
+    faults: int = 0
 
     @property
     def mean(self) -> float:
@@ -53,20 +58,89 @@ def play(
     return total, length, False
 
 
-def by_episodes(environment: Environment, act: Callable[[np.ndarray], np.ndarray], seeds: list[int]) -> Evaluation:
-    """Play one episode per seed; the same seeds for all members make their fitness comparable."""
-    played = [play(environment, act, seed, LONGEST_EPISODE) for seed in seeds]
-    return Evaluation([total for total, _, _ in played], [length for _, length, _ in played])
+def by_episodes(
+    environment: Environment,
+    act: Callable[[np.ndarray], np.ndarray],
+    seeds: list[int],
+    faulted: Callable[[EnvironmentFault], None] | None = None,
+) -> Evaluation:
+    """Play one episode per seed; the same seeds for all members make their fitness comparable.
+
+    Args:
+        environment: where the episodes are played.
+        act: observation [O] to action [A] in [-1, 1].
+        seeds: of the episodes. One in which the environment fails is played again from its start, in the environment made anew.
+        faulted: is told of every fault, and raises to give up; without it, RunStopped is raised after MAX_FAULTS.
+    """
+    faulted = faulted or tolerate(MAX_FAULTS)
+    returns, lengths, faults = [], [], 0
+    for seed in seeds:
+        while (played := _attempt(environment, act, seed, LONGEST_EPISODE, faulted)) is None:
+            faults += 1
+        returns.append(played[0])
+        lengths.append(played[1])
+    return Evaluation(returns, lengths, faults)
 
 
 def by_steps(environment: Environment, act: Callable[[np.ndarray], np.ndarray], steps: int, seed: int) -> Evaluation:
-    """Play `steps` environment steps and count completed episodes only: RL Baselines3 Zoo's protocol."""
-    returns, lengths, left = [], [], steps
+    """Play `steps` environment steps and count completed episodes only: RL Baselines3 Zoo's protocol.
+
+    An episode in which the environment fails is dropped with its steps. Raises RunStopped after MAX_FAULTS of them.
+    """
+    faulted, returns, lengths, left, faults = tolerate(MAX_FAULTS), [], [], steps, 0
     episode_seed: int | None = seed
     while left > 0:
-        total, length, completed = play(environment, act, episode_seed, left)
+        played = _attempt(environment, act, episode_seed, left, faulted)
+        if played is None:
+            faults += 1
+            # A new environment has no randomness of its own to go on with that a second evaluation would see again.
+            episode_seed = seed + faults
+            continue
+        total, length, completed = played
         left, episode_seed = left - length, None
         if completed:
             returns.append(total)
             lengths.append(length)
-    return Evaluation(returns, lengths)
+    return Evaluation(returns, lengths, faults)
+
+
+def _attempt(
+    environment: Environment,
+    act: Callable[[np.ndarray], np.ndarray],
+    seed: int | None,
+    limit: int,
+    faulted: Callable[[EnvironmentFault], None],
+) -> tuple[float, int, bool] | None:
+    """Play one episode; None where the environment fails, which is then made anew."""
+    try:
+        return play(environment, act, seed, limit)
+    except EnvironmentFault as fault:
+        faulted(fault)
+    rebuild(environment, faulted)
+    return None
+
+
+def rebuild(environment: Environment, faulted: Callable[[EnvironmentFault], None]) -> None:
+    """Make the environment anew, however often that fails; `faulted` raises to give up."""
+    while True:
+        try:
+            environment.rebuild()
+            return
+        except EnvironmentFault as fault:
+            faulted(fault)
+
+
+def tolerate(most: int) -> Callable[[EnvironmentFault], None]:
+    """Return a `faulted` for `by_episodes` that raises RunStopped after `most` faults."""
+    faults = 0
+
+    def faulted(fault: EnvironmentFault) -> None:
+        nonlocal faults
+        faults += 1
+        if faults > most:
+            times = f"{faults} times" if faults > 1 else "once"
+            raise RunStopped(
+                f"the evaluation cannot go on: the environment failed {times}, the last time {fault}; mend it."
+            ) from fault
+
+    return faulted

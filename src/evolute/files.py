@@ -11,7 +11,7 @@ from evolute.errors import RunStopped, UserError
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file, replacing an older one: beside it first and then renamed, so that it is never half a file.
 
-    The data is on the disk before the name is, and both are when this returns.
+    The data is on the disk before the name points to it; `sync_folder` makes sure of the name.
 
     Raises:
         RunStopped: it cannot be written; the older file is as it was.
@@ -23,7 +23,6 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -72,10 +71,13 @@ def unwritable(path: Path, error: OSError, size: int) -> RunStopped:
     return RunStopped(f"{str(path)!r} cannot be written: {error.strerror or error} ({need}); mend that first.")
 
 
-def _sync_folder(path: Path) -> None:
-    # A rename is in the folder, and a folder is synced by itself.
-    descriptor = os.open(path, os.O_RDONLY)
+def sync_folder(path: Path) -> None:
+    """Bring a folder's new names to the disk; raises RunStopped where it cannot."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise unwritable(path, error, 0) from None

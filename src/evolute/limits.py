@@ -14,6 +14,10 @@ BATCH = 100_000
 BUFFER = 100_000_000
 STEPS = 10**15
 EPISODES = 100_000
+# Faults of an environment that a member gets over in an interval: each is recorded.
+FAULTS = 10_000
+# Seconds: a day.
+TIME_LIMIT = 86_400
 # Updates between two measurements, inversions or actor updates: the compiled programs count in 32 bits.
 UPDATES = 10**9
 # Batches that are drawn at once.
@@ -29,6 +33,8 @@ DESCRIPTION_BYTES = 1024**2
 RESULT_BYTES = 16 * 1024**2
 RECORDS_BYTES = 128 * 1024**2
 POLICY_BYTES = 1024**3
+# It holds a copy of both records.
+MANIFEST_BYTES = 3 * RECORDS_BYTES
 # Characters of a line: dotted keys take TOML's parser a time that grows with their square.
 CONFIG_LINE = 500
 RECORDS_LINE = 64 * 1024

@@ -149,6 +149,18 @@ class Group:
         index = self._index(slot)
         return [(np.asarray(layer.w[index]), np.asarray(layer.b[index])) for layer in jax.device_get(self._learners.actor)]
 
+    def not_finite(self, slot: int) -> list[str]:
+        """Return which of one member's networks have a parameter that is not finite."""
+        index, learner = self._index(slot), self._learners
+        parts = {
+            "actor": learner.actor,
+            "critics": learner.critics,
+            "target actor": learner.target_actor,
+            "target critics": learner.target_critics,
+        }
+        own = jax.device_get(jax.tree.map(lambda x: x[index], parts))
+        return [name for name, part in own.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
+
     def put(self, slot: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
         if reset_optimizers:

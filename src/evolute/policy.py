@@ -78,8 +78,8 @@ class Policy:
         try:
             description = json.loads(read_at_most(folder / DESCRIPTION_FILE, limits.DESCRIPTION_BYTES).decode("utf-8"))
             layers, env = description["layers"], description["env"]
-            bounds = [description["action_low"], description["action_high"]]
-            _check_description(layers, bounds, env)
+            low, high = description["action_low"], description["action_high"]
+            _check_description(layers, low, high, env)
             tensors = load_arrays(folder / WEIGHTS_FILE, 4 * sum((i + 1) * o for i, o in itertools.pairwise(layers)))
             weights = [(tensors[f"{n}.w"], tensors[f"{n}.b"]) for n in range(len(layers) - 1)]
             shapes = [(w.shape, b.shape) for w, b in weights]
@@ -87,7 +87,7 @@ class Policy:
                 raise ValueError(f"the weights' shapes {shapes} do not match the layers {layers}")
             if any(x.dtype != np.float32 for layer in weights for x in layer):
                 raise ValueError("its weights must be float32")
-            policy = cls(weights, *bounds, env)
+            policy = cls(weights, low, high, env)
             if not policy.finite:
                 raise ValueError("a weight is not finite")
             return policy
@@ -117,17 +117,17 @@ def load_arrays(path: Path, most: int) -> dict[str, np.ndarray]:
     return safetensors.numpy.load(data)
 
 
-def _check_description(layers: Any, bounds: list[Any], env: Any) -> None:
+def _check_description(layers: Any, low: Any, high: Any, env: Any) -> None:
     """Raise ValueError unless what a file says is what `save` writes; nothing is allocated by what it says."""
     if not isinstance(env, str) or not 0 < len(env) <= limits.NAME or not env.isprintable():
         raise ValueError(f"env must be a name of at most {limits.NAME} printable characters")
     whole = isinstance(layers, list) and all(type(units) is int and 0 < units <= limits.INPUTS for units in layers)
     if not whole or not 2 <= len(layers) <= limits.LAYERS + 2:
         raise ValueError(f"its layers do not match the rule: 2 to {limits.LAYERS + 2} positive whole numbers")
-    for bound in bounds:
+    for bound in (low, high):
         if not isinstance(bound, list) or not all(type(x) in (int, float) and abs(x) < math.inf for x in bound):
             raise ValueError("the action bounds must be lists of finite numbers")
         if len(bound) != layers[-1]:
             raise ValueError(f"the action bounds do not match the layers {layers}")
-    if any(low > high for low, high in zip(*bounds, strict=True)):
+    if any(least > largest for least, largest in zip(low, high, strict=True)):
         raise ValueError("a lower action bound is above the upper one")

@@ -2,14 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from evolute.environments import Environment
+from evolute.errors import EnvironmentFault, RunStopped
 from evolute.evolve import Standing
 from evolute.hyperparameters import Hyperparameters
 from evolute.randomness import Purpose
 from evolute.replay import ReplayBuffer, Sample
+
+
+class Fault(NamedTuple):
+    """A failure of a member's environment, or of the evaluation environment while this member played."""
+
+    during: str  # "training" or "evaluation"
+    call: str  # "make", "reset" or "step"
+    message: str
+    # Of the member, when it happened.
+    environment_steps: int
 
 
 @dataclass
@@ -29,7 +41,14 @@ class Member:
     parent: int | None = None
     # Whether its curvature is to be gathered anew before its next update.
     needs_burn_in: bool = True
+    # Faults of its environment in an interval that it gets over, and whether one more stops the run.
+    max_faults: int = 10
+    stops_on_faults: bool = False
     # this interval
+    faults: list[Fault] = field(default_factory=list)
+    # Why it is out until an evolution replaces it or the interval ends; None for a sound one.
+    quarantined: str | None = None
+    rebuild_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     observation: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     warm_up_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     replay_rng: np.random.Generator = field(default_factory=np.random.default_rng)
@@ -45,9 +64,12 @@ class Member:
     def begin_interval(self, stream: Callable[[Purpose], np.random.Generator]) -> None:
         """Start an interval with random streams of its own.
 
-        The environment is reset, so an episode that the last interval's end cut counts as truncated.
+        The environment is made anew, because a seeded reset need not clear all of its state: milliseconds (7 for HalfCheetah-v4,
+        as for Humanoid-v4). And it is reset, so an episode that the last interval's end cut counts as truncated.
         """
-        self.observation = self.environment.reset(int(stream(Purpose.ENVIRONMENT).integers(2**31)))
+        self.faults, self.quarantined = [], None
+        self.rebuild_rng = stream(Purpose.REBUILD)
+        self.rebuild(int(stream(Purpose.ENVIRONMENT).integers(2**31)))
         self.warm_up_rng = stream(Purpose.WARM_UP)
         self.replay_rng = stream(Purpose.REPLAY)
         self.noise_rng = stream(Purpose.NOISE)
@@ -73,14 +95,69 @@ class Member:
         return Sample(rows, weights, rng.standard_normal((padded, self.environment.shape.actions), np.float32))
 
     def advance(self, action: np.ndarray) -> None:
-        """Take an action [A] in [-1, 1], remember the transition, and start a new episode where this one ended."""
-        step = self.environment.step(action)
-        self.replay.insert(self.observation, action, step.reward, step.obs, step.terminated)
+        """Take an action [A] in [-1, 1], remember the transition, and start a new episode where this one ended.
+
+        Where the environment fails, the episode is dropped without a transition and a new one begins. For a member in quarantine
+        the clock ticks and nothing else happens, because its group shares the clock.
+        """
         self.environment_steps += 1
+        if self.quarantined is None and not np.isfinite(action).all():
+            # Its environment must not be blamed for what it would make of this.
+            self.quarantine("its action was not finite")
+        if self.quarantined is not None:
+            return
+        try:
+            step = self.environment.step(action)
+        except EnvironmentFault as fault:
+            self.recover(fault)
+            return
+        self.replay.insert(self.observation, action, step.reward, step.obs, step.terminated)
+        self.observation = step.obs
         self.episode_return += step.reward
         if step.terminated or step.truncated:
             self.finished_returns.append(self.episode_return)
             self.episode_return = 0.0
-            self.observation = self.environment.reset()
-        else:
-            self.observation = step.obs
+            try:
+                self.observation = self.environment.reset()
+            except EnvironmentFault as fault:
+                self.recover(fault)
+
+    def recover(self, fault: EnvironmentFault) -> None:
+        """Start a new episode in a new environment after a fault in training."""
+        self.episode_return = 0.0
+        self.note(fault, "training")
+        self.rebuild(int(self.rebuild_rng.integers(2**31)))
+
+    def rebuild(self, seed: int) -> None:
+        """Make the environment anew and reset it, until that succeeds or the member is in quarantine."""
+        while self.quarantined is None:
+            try:
+                self.environment.rebuild()
+                self.observation = self.environment.reset(seed)
+                return
+            except EnvironmentFault as fault:
+                self.note(fault, "training")
+                seed = int(self.rebuild_rng.integers(2**31))
+
+    def note(self, fault: EnvironmentFault, during: str) -> None:
+        """Remember a fault; one too many is quarantine, or raises RunStopped."""
+        self.faults.append(Fault(during, fault.call, fault.message, self.environment_steps))
+        if len(self.faults) <= self.max_faults:
+            return
+        times = f"{len(self.faults)} times" if len(self.faults) > 1 else "once"
+        said = f"its environment failed {times} in an interval, the last time {fault}"
+        self.quarantine(said)
+        if self.stops_on_faults:
+            raise RunStopped(f"member {self.slot} cannot go on: {said}; mend the environment or raise max_faults.")
+
+    def note_in_evaluation(self, fault: EnvironmentFault) -> None:
+        """Remember a fault of the evaluation environment; raises it again where the member is in quarantine by now."""
+        self.note(fault, "evaluation")
+        if self.quarantined is not None:
+            raise fault
+
+    def quarantine(self, reason: str) -> None:
+        """Take the member out for the rest of the interval."""
+        self.quarantined = reason
+        # Its group goes on computing an action for it.
+        self.observation = np.zeros(self.environment.shape.observations, np.float32)

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     SELECT = 7
     EXPLORE = 8
     FINAL_EVALUATION = 9
+    REBUILD = 10
 
 
 # A stream that belongs to the whole population rather than to one member.

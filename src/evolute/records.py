@@ -46,6 +46,8 @@ class RunFolder:
         self.path = path
         # What the numbers of the process that trains depend on besides the configuration; known while it trains.
         self.circumstances: dict[str, Any] = {}
+        # What write_best wrote last.
+        self._best: Policy | None = None
 
     @classmethod
     @contextmanager
@@ -54,7 +56,7 @@ class RunFolder:
         refuse_existing(path)
         folder = cls(path)
         # Before anything is written: the fingerprint plays the environment, which may fail.
-        folder.circumstances = circumstances(run.env)
+        folder.circumstances = circumstances(run.env, run.time_limit)
         try:
             make_folder(path)
             with locked(path):
@@ -120,7 +122,10 @@ class RunFolder:
         (self.path / RESULT_FILE).unlink(missing_ok=True)
 
     def write_best(self, policy: Policy, about: dict[str, Any]) -> None:
-        """Keep the best policy so far."""
+        """Keep the best policy so far, unless it is the one that is there."""
+        if policy is self._best:
+            return
+        self._best = policy
         policy.save(self.path / BEST_FOLDER, about)
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -215,7 +220,7 @@ def refuse_links(path: Path) -> None:
         raise _unreadable(path, error) from None
 
 
-def circumstances(env: str) -> dict[str, Any]:
+def circumstances(env: str, time_limit: float) -> dict[str, Any]:
     """Return what a run's numbers depend on besides its configuration."""
     import jax
 
@@ -225,7 +230,7 @@ def circumstances(env: str) -> dict[str, Any]:
         "versions": versions(),
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
         "cores": os.cpu_count(),
-        "physics_fingerprint": physics_fingerprint(env),
+        "physics_fingerprint": physics_fingerprint(env, time_limit),
     }
 
 

@@ -100,10 +100,14 @@ class ReplayBuffer:
         """Draw `batch_size` rows uniformly with replacement, and pad them with zeros.
 
         Returns:
-            rows [padded, W] and weights [padded], 1 / batch_size for the drawn rows and 0 for the padding.
+            rows [padded, W] and weights [padded], 1 / batch_size for the drawn rows and 0 for the padding. An empty buffer gives
+            padding alone.
         """
         rows = np.zeros((padded, self.rows.shape[1]), np.float32)
         weights = np.zeros(padded, np.float32)
+        if not len(self):
+            # Its member's environment has failed from the start, and members of a group learn together.
+            return rows, weights
         np.take(self.rows, rng.integers(len(self), size=batch_size), axis=0, out=rows[:batch_size], mode="clip")
         weights[:batch_size] = 1.0 / batch_size
         return rows, weights

@@ -35,6 +35,8 @@ def metrics_row(state: State, member: Member, hyper: Hyperparameters, report: Re
         "contained_statistics": report.contained.statistics,
         "contained_inverses": report.contained.inverses,
         "contained_steps": report.contained.steps,
+        "environment_faults": len(member.faults),
+        "quarantined": member.quarantined,
         "hyperparameters": hyper._asdict(),
     }
 
@@ -56,6 +58,33 @@ def event_row(state: State, exploit: Exploit) -> dict[str, Any]:
         "old_hyperparameters": child.hyperparameters._asdict(),
         "new_hyperparameters": exploit.hyperparameters._asdict(),
     }
+
+
+def trouble_rows(state: State, interval: int) -> list[dict[str, Any]]:
+    """Return an interval's failures of environments and its quarantines as events; `interval` counts from 1."""
+    rows = []
+    for member in state.members:
+        common = {"interval": interval, "steps": min(interval * state.run.interval, state.run.steps), "member": member.slot}
+        rows += [{"event": "environment_fault", **common, **fault._asdict()} for fault in member.faults]
+        if member.quarantined is not None:
+            rows.append({"event": "quarantine", **common, "member_kind": member.kind, "reason": member.quarantined})
+    return rows
+
+
+def nobody_left(members: list[Member]) -> str:
+    """Return why a run stops whose members are all in quarantine, and what to do."""
+    reasons: dict[str, list[int]] = {}
+    for member in members:
+        reasons.setdefault(str(member.quarantined), []).append(member.slot)
+    numbered = {why: f"member{'s' if len(slots) > 1 else ''} {', '.join(map(str, slots))}" for why, slots in reasons.items()}
+    said = "; ".join(f"{who}: {why}" for why, who in numbered.items())
+    failing = sum(len(member.faults) > member.max_faults for member in members)
+    cures = []
+    if failing < len(members):
+        cures.append("lower the learning rates or raise the dampings")
+    if failing:
+        cures.append("mend the environment or raise max_faults")
+    return f"every member is in quarantine, so nobody is left to copy ({said}); {', and '.join(cures)}."
 
 
 def describe(best: Best) -> dict[str, Any]:
@@ -106,5 +135,6 @@ def summary(
         "population_environment_steps": sum(m.environment_steps for m in state.members),
         "population_gradient_steps": sum(m.gradient_steps for m in state.members),
         "exploits": exploits,
+        "quarantines": state.quarantines,
         "wall_seconds": wall_seconds,
     }

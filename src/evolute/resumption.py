@@ -11,6 +11,7 @@ from typing import Any
 from evolute import checkpoint, config, engine, placement
 from evolute.checkpoint import Checkpoint
 from evolute.config import Run
+from evolute.environments import check_import
 from evolute.errors import UserError
 from evolute.lock import locked
 from evolute.records import CONFIG_FILE, RunFolder, circumstances
@@ -22,6 +23,7 @@ def resume(
     steps: int | None = None,
     observer: Observer | None = None,
     allow_version_change: bool = False,
+    allow_import: str | None = None,
     note: Callable[[str], None] = warnings.warn,
 ) -> Result:
     """Go on with a run that was stopped, or make a run longer.
@@ -33,6 +35,7 @@ def resume(
         steps: the run's new length in environment steps of each member; None leaves it.
         observer: is told of progress, as in `train`.
         allow_version_change: go on with other versions or another physics than those the run was trained with.
+        allow_import: the module that the run's environment may be imported from, if its id names one.
         note: is told where the run goes on and what was found damaged, one sentence each.
 
     Returns:
@@ -47,8 +50,9 @@ def resume(
         stack.enter_context(locked(folder.path))
         notes: list[str] = []
         run, found = where_to_go_on(folder, steps, notes)
+        check_import(run.env, allow_import)
         placement.use_all_cores(len(run.kinds))
-        folder.circumstances = circumstances(run.env)
+        folder.circumstances = circumstances(run.env, run.time_limit)
         changes = changed(folder, found, allow_version_change)
         state = engine.start(run)
         stack.callback(engine.close, state)

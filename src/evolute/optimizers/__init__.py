@@ -49,8 +49,8 @@ CURVATURE_KINDS: dict[str, CurvatureKind] = {
         kfac_empirical,
         KFACOptions,
         {
-            "actor": {"learning_rate": 0.01, "damping": 0.1},
-            "critic": {"learning_rate": 0.01, "damping": 0.1},
+            "actor": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.01},
+            "critic": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.02},
         },
     ),
 }

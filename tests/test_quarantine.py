@@ -1,0 +1,458 @@
+"""Members that diverge and environments that fail: what is dropped, what is recorded, and that nobody else notices."""
+
+import io
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import evolute
+from evolute import cli, engine, evaluate, report
+from evolute.checkpoint import FOLDER
+from evolute.display import PlainLines, curves_table
+from evolute.environments import Environment, EnvironmentFault
+from evolute.errors import RunStopped, UserError
+from probe_envs import Planned
+
+TINY = {
+    "actor_layers": (16, 16),
+    "critic_layers": (16, 16),
+    "batch_size": 32,
+    "learning_starts": 20,
+    "episodes": 2,
+    "final_episodes": 2,
+    "interval": 40,
+    "steps": 120,
+}
+KINDS = ("adam", "diag_ggn", "kfac", "kfac_empirical")
+
+
+def begin(env="probe_envs:Planned-v0", **settings):
+    return engine.start(evolute.Run(env, **(TINY | settings)))
+
+
+def replaced(state, slot, name):
+    """Give one member another environment of the same shape."""
+    state.members[slot].environment.close()
+    state.members[slot].environment = Environment(f"probe_envs:{name}-v0")
+
+
+def silent(_steps, _rows=None, _events=None):
+    pass
+
+
+def interval(state):
+    reports = engine.rollout_and_learn(state, silent)
+    evaluations = engine.evaluate_members(state, reports)
+    state.interval += 1
+    rows, events = engine.describe_interval(state, reports, evaluations, [])
+    return rows, events
+
+
+def learner(state, slot):
+    return next(group for group in state.groups if slot in group.slots).take(slot)
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def held(member):
+    return member.replay.rows[: len(member.replay)]
+
+
+# ---------------------------------------------------------------------------------------------------- faults in training
+
+
+def test_no_false_transition_enters_the_replay():
+    state = begin(mix={"adam": 1})
+    # The first reset fails, and one right after a fault; steps at an episode's start, middle and end fail.
+    Planned.start(step={1, 8, 15, 30}, reset={1, 4, 5}, make={4})
+    engine.rollout_and_learn(state, silent)
+    member, rows = state.members[0], held(state.members[0])
+    assert [(fault.call, fault.message[:12]) for fault in member.faults].count(("step", "RuntimeError")) == 4
+    assert {fault.call for fault in member.faults} == {"step", "reset", "make"}
+    # The clock ticked for the steps that failed.
+    assert member.environment_steps == 40
+    assert len(rows) == len(Planned.log) == 40 - 4
+    for row, (obs, action, reward, next_obs, terminated) in zip(rows, Planned.log, strict=True):
+        assert row[:2].tolist() == obs.tolist()
+        assert row[2] == pytest.approx(action[0], abs=1e-6)
+        assert row[3] == np.float32(reward)
+        assert row[4:6].tolist() == next_obs.tolist()
+        assert row[6] == terminated
+    # Every returned episode is whole: three steps, each paying less than one.
+    starts = [n for n, row in enumerate(rows) if row[1] == 0]
+    whole = [a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True) if b - a == 3]
+    assert member.finished_returns == pytest.approx([rows[a : a + 3, 3].sum() for a in whole])
+    engine.close(state)
+
+
+def test_the_same_run_with_faults_is_the_same_twice():
+    def trained():
+        Planned.start(step={3, 50, 51, 90}, reset={2})
+        state = begin(mix={"adam": 1})
+        rows = [interval(state) for _ in range(3)]
+        engine.close(state)
+        return json.dumps(rows), held(state.members[0])
+
+    first, second = trained(), trained()
+    assert first[0] == second[0]
+    assert np.array_equal(first[1], second[1])
+    # Step 90 of the plan falls into an evaluation.
+    assert len(first[1]) == 3 * 40 - 3
+
+
+@pytest.mark.parametrize("placement", ["map", "vmap"])
+@pytest.mark.parametrize("name", ["Raises", "RaisesInReset"])
+def test_other_members_do_not_notice_a_failing_environment(placement, name):
+    def trained(failing):
+        state = begin("probe_envs:Noisy-v0", mix={"adam": 3}, placement=placement)
+        if failing:
+            replaced(state, 1, name)
+        rows = [interval(state) for _ in range(2)]
+        engine.close(state)
+        return state, [row for metrics, _ in rows for row in metrics if row["member"] != 1]
+
+    (state, rows), (other, expected) = trained(True), trained(False)
+    assert state.members[1].quarantined is not None
+    assert rows == expected
+    for slot in (0, 2):
+        assert np.array_equal(held(state.members[slot]), held(other.members[slot]))
+        assert same(learner(state, slot), learner(other, slot))
+    # A member whose environment never worked has nothing to learn from, and its networks stay finite.
+    assert len(state.members[1].replay) == (0 if name == "RaisesInReset" else 2 * 11 * 2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner(state, 1)))
+
+
+@pytest.mark.parametrize("kind", ["kfac", "diag_ggn"])
+def test_curvature_waits_for_an_environment_to_work(kind):
+    state = begin("probe_envs:Noisy-v0", mix={kind: 1})
+    replaced(state, 0, "RaisesInReset")
+    interval(state)
+    assert state.members[0].needs_burn_in
+    replaced(state, 0, "Noisy")
+    rows, _ = interval(state)
+    assert not state.members[0].needs_burn_in
+    assert rows[0]["quarantined"] is None
+    assert math.isfinite(rows[0]["fitness"])
+    engine.close(state)
+
+
+@pytest.mark.parametrize(("max_faults", "quarantined"), [(3, True), (4, False)])
+def test_max_faults_is_the_number_that_a_member_gets_over(max_faults, quarantined):
+    Planned.start(step={5, 10, 15, 20})
+    state = begin(mix={"adam": 1}, max_faults=max_faults)
+    rows, events = interval(state)
+    engine.close(state)
+    faults = [event for event in events if event["event"] == "environment_fault"]
+    assert [fault["environment_steps"] for fault in faults] == [5, 10, 15, 20]
+    assert rows[0]["environment_faults"] == 4
+    assert (rows[0]["quarantined"] is not None) == quarantined == (state.quarantines == 1) == math.isnan(rows[0]["fitness"])
+    assert rows[0]["environment_steps"] == 40
+    first = {"interval": 1, "steps": 40, "member": 0, "during": "training", "call": "step", "environment_steps": 5}
+    assert faults[0] == {"event": "environment_fault", **first, "message": "RuntimeError: step 5 of the plan"}
+    if quarantined:
+        # It took no step after the last one.
+        assert len(state.members[0].replay) == 16
+        assert "failed 4 times in an interval, the last time in step: RuntimeError: step 20 of the plan" in events[-1]["reason"]
+
+
+def test_a_quarantined_member_tries_again_in_the_next_interval():
+    Planned.start(step={1, 2})
+    state = begin(mix={"adam": 1}, max_faults=1)
+    assert interval(state)[0][0]["quarantined"]
+    assert interval(state)[0][0]["quarantined"] is None
+    assert len(state.members[0].replay) == 40
+    engine.close(state)
+
+
+def test_an_action_that_is_not_finite_is_not_the_environments_fault():
+    state = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=0, on_faults="stop")
+    interval(state)
+    broken(state, 1, "actor")
+    rows, events = interval(state)
+    assert [row["environment_faults"] for row in rows] == [0, 0]
+    assert [event["event"] for event in events] == ["quarantine"]
+    assert events[0]["reason"] == "its action was not finite"
+    # No transition came of it.
+    assert len(state.members[1].replay) == 40
+    engine.close(state)
+
+
+# ------------------------------------------------------------------------------------------------------------ divergence
+
+
+def broken(state, slot, *parts):
+    """Put a NaN into one weight of some of a member's networks."""
+    group = next(group for group in state.groups if slot in group.slots)
+    networks = group.take(slot)
+
+    def spoilt(tree):
+        leaves, structure = jax.tree.flatten(tree)
+        first = np.array(leaves[0])
+        first.flat[0] = np.nan
+        return jax.tree.unflatten(structure, [first, *leaves[1:]])
+
+    changed = {part: spoilt(getattr(networks, part)) for part in parts}
+    group.put(slot, networks._replace(**changed), reset_optimizers=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_member_that_diverges_is_quarantined_alone_and_replaced(kind):
+    def trained(spoil):
+        state = begin("probe_envs:Noisy-v0", mix={kind: 3}, placement="vmap")
+        interval(state)
+        if spoil:
+            broken(state, 1, "critics")
+        rows, events = interval(state)
+        return state, rows, events
+
+    (state, rows, events), (other, expected, _) = trained(True), trained(False)
+    assert [event["member"] for event in events] == [1]
+    assert [row["quarantined"] is not None for row in rows] == [False, True, False]
+    assert "parameters of its critics" in rows[1]["quarantined"]
+    for slot in (0, 2):
+        assert rows[slot] == expected[slot]
+        assert np.array_equal(held(state.members[slot]), held(other.members[slot]))
+        assert same(learner(state, slot), learner(other, slot))
+    exploits = engine.evolve_members(state)
+    assert [exploit.child.slot for exploit in exploits] == [1]
+    assert exploits[0].parent.slot != 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner(state, 1)))
+    rows, _ = interval(state)
+    assert rows[1]["quarantined"] is None
+    engine.close(state)
+    engine.close(other)
+
+
+@pytest.mark.parametrize("part", ["actor", "critics", "target_actor", "target_critics"])
+def test_every_network_is_looked_at(part):
+    state = begin("probe_envs:Noisy-v0", mix={"adam": 2})
+    reports = engine.rollout_and_learn(state, silent)
+    broken(state, 1, part)
+    engine.evaluate_members(state, reports)
+    assert state.members[0].quarantined is None
+    assert state.members[1].quarantined == f"parameters of its {part.replace('_', ' ')} are not finite"
+    assert [math.isnan(member.fitness) for member in state.members] == [False, True]
+    engine.close(state)
+
+
+@pytest.mark.parametrize("name", ["critic_loss", "actor_loss", "q_value"])
+def test_a_loss_that_is_not_finite_is_divergence(name):
+    state = begin("probe_envs:Noisy-v0", mix={"adam": 2})
+    first, second = engine.rollout_and_learn(state, silent)
+    engine.evaluate_members(state, [first, second._replace(**{name: math.inf})])
+    assert state.members[0].quarantined is None
+    assert "not finite in some update" in state.members[1].quarantined
+    engine.close(state)
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluation
+
+
+def still(obs):
+    return np.zeros(1, np.float32)
+
+
+def test_an_episode_that_fails_is_played_again_on_its_own_seed():
+    Planned.start()
+    whole = evaluate.by_episodes(Environment("probe_envs:Planned-v0"), still, [4, 5])
+    Planned.start(step={2, 5, 9}, make={3}, reset={4})
+    retried = evaluate.by_episodes(Environment("probe_envs:Planned-v0"), still, [4, 5])
+    assert (retried.returns, retried.lengths) == (whole.returns, whole.lengths)
+    assert (whole.faults, retried.faults) == (0, 4)
+
+
+def test_by_steps_drops_an_episode_that_fails():
+    Planned.start(step={2, 5})
+    environment = Environment("probe_envs:Planned-v0")
+    result = evaluate.by_steps(environment, still, 9, seed=0)
+    assert (result.lengths, result.faults) == ([3, 3, 3], 2)
+    assert len(set(result.returns)) == 3
+
+
+@pytest.mark.parametrize("play", [lambda e: evaluate.by_episodes(e, still, [0]), lambda e: evaluate.by_steps(e, still, 9, 0)])
+def test_an_evaluation_that_keeps_failing_says_so(play):
+    with pytest.raises(RunStopped, match="failed 11 times, the last time in step: ValueError: the joint"):
+        play(Environment("probe_envs:Raises-v0"))
+
+
+def test_faults_in_evaluation_count_and_quarantine_that_member_alone():
+    state = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=2)
+    reports = engine.rollout_and_learn(state, silent)
+    state.evaluation_environment = Environment("probe_envs:Planned-v0")
+    # Two faults of the first member, three of the second: three steps per attempt, unless one fails.
+    Planned.start(step={1, 5, 11, 12, 13})
+    evaluations = engine.evaluate_members(state, reports)
+    first, second = state.members
+    assert [len(member.faults) for member in state.members] == [2, 3]
+    assert {fault.during for member in state.members for fault in member.faults} == {"evaluation"}
+    assert (first.quarantined, len(evaluations[0].returns)) == (None, 2)
+    assert "step 13 of the plan" in second.quarantined
+    assert math.isnan(second.fitness)
+    assert state.best.slot == 0
+    engine.close(state)
+
+
+def test_what_an_environment_remembers_does_not_reach_the_next_members_fitness():
+    state = begin("probe_envs:Remembers-v0", mix={"adam": 2})
+    seen = []
+    reports = engine.rollout_and_learn(state, silent)
+    reset = state.evaluation_environment.reset
+    state.evaluation_environment.reset = lambda seed: seen.append(float((obs := reset(seed))[0])) or obs
+    engine.evaluate_members(state, reports)
+    assert seen[:2] == seen[2:] == [1.0, 5.0]
+    # Nor does one interval's training reach the next one's.
+    engine.rollout_and_learn(state, silent)
+    rows = held(state.members[0])
+    assert rows[0, 0] == rows[40, 0] == 1.0
+    engine.close(state)
+
+
+# ------------------------------------------------------------------------------------------------------------ whole runs
+
+
+def test_a_faulty_run_ends_and_its_folder_tells_all(tmp_path):
+    Planned.start(step={5, 150})
+    progress = []
+    run = evolute.Run("probe_envs:Planned-v0", mix={"adam": 2}, **(TINY | {"steps": 80}))
+    result = evolute.train(run, tmp_path / "run", progress.append)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    names = [event["event"] for event in events]
+    # Step 5 was the fingerprint's; the other one hits a member.
+    assert names.count("environment_fault") == sum(row["environment_faults"] for row in metrics) == 1
+    assert all(row["quarantined"] is None for row in metrics)
+    assert [event["event"] for event in result.lineage] == ["exploit"] * names.count("exploit")
+    assert result.summary["exploits"] == len(result.lineage) == 1
+    assert result.summary["quarantines"] == 0
+    text = io.StringIO()
+    show = PlainLines(Console(file=text, width=200))
+    for p in progress:
+        show(p)
+    assert "failed in training, in step: RuntimeError: step 150 of the plan" in text.getvalue()
+    assert "environment_faults=1" in text.getvalue()
+
+
+@pytest.mark.parametrize("name", ["Raises", "NaNObservation", "RaisesInReset"])
+def test_a_run_whose_members_are_all_in_quarantine_stops_before_a_checkpoint(name, tmp_path):
+    run = evolute.Run(f"probe_envs:{name}-v0", mix={"adam": 2}, **TINY)
+    progress = []
+    with pytest.raises(RunStopped) as stop:
+        evolute.train(run, tmp_path / "run", progress.append)
+    said = str(stop.value)
+    assert said.startswith("every member is in quarantine, so nobody is left to copy (member")
+    assert "mend the environment or raise max_faults" in said
+    assert "learning rates" not in said
+    assert "\n" not in said
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [row["member"] for row in rows if row["quarantined"]] == [0, 1]
+    assert [event["member"] for event in events if event["event"] == "quarantine"] == [0, 1]
+    assert not list((tmp_path / "run").glob(f"{FOLDER}/*.json"))
+    assert progress[-1].rows[0]["quarantined"]
+
+
+def test_a_single_member_that_diverges_stops_the_run_with_advice():
+    settings = TINY | {"optimizers": {"sgd": {"learning_rate": 1e30}}}
+    with pytest.raises(RunStopped, match=r"member 0: .*lower the learning rates or raise the dampings"):
+        evolute.train(evolute.Run("probe_envs:Noisy-v0", mix={"sgd": 1}, **settings))
+
+
+def test_on_faults_stop_stops_at_once_and_records_why(tmp_path):
+    run = evolute.Run("probe_envs:Raises-v0", mix={"adam": 2}, max_faults=1, on_faults="stop", **TINY)
+    with pytest.raises(RunStopped) as stop:
+        evolute.train(run, tmp_path / "run")
+    assert "member 0 cannot go on: its environment failed 2 times" in str(stop.value)
+    assert "ValueError: the joint" in str(stop.value)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event["member"], event["interval"]) for event in events if event["member"] == 0] == [
+        ("environment_fault", 0, 1),
+        ("environment_fault", 0, 1),
+        ("quarantine", 0, 1),
+    ]
+
+
+def test_a_final_evaluation_that_fails_stops_with_the_environments_words():
+    state = begin("probe_envs:Noisy-v0", mix={"adam": 1}, max_faults=1)
+    interval(state)
+    state.evaluation_environment = Environment("probe_envs:Raises-v0")
+    with pytest.raises(RunStopped, match="failed 2 times, the last time in step: ValueError: the joint"):
+        engine.finish(state, None, 0.0)
+    engine.close(state)
+
+
+def test_a_time_limit_changes_no_number():
+    settings = TINY | {"steps": 80, "mix": {"adam": 1}}
+    one = evolute.train(evolute.Run("InvertedPendulum-v4", **settings))
+    other = evolute.train(evolute.Run("InvertedPendulum-v4", **settings, time_limit=30.0))
+    assert same(one.policy.weights, other.policy.weights)
+    assert one.evaluation == other.evaluation
+
+
+def test_a_member_whose_environment_hangs_is_quarantined():
+    state = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=0)
+    state.members[1].environment = Environment("probe_envs:Spins-v0", time_limit=0.5)
+    rows, events = interval(state)
+    assert [row["quarantined"] is not None for row in rows] == [False, True]
+    assert "did not return within 0.5 seconds" in events[0]["message"]
+    engine.close(state)
+
+
+def test_the_command_line_says_in_one_sentence_why_an_environment_cannot_be_evaluated(tmp_path, capsys):
+    evolute.train(evolute.Run("probe_envs:Noisy-v0", mix={"adam": 1}, **(TINY | {"steps": 40})), tmp_path / "run")
+    path = tmp_path / "run" / "best" / "policy.json"
+    path.write_text(path.read_text().replace("probe_envs:Noisy-v0", "probe_envs:Raises-v0"))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--allow-import", "probe_envs"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "ValueError: the joint" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_curve_shows_where_a_member_was_in_quarantine():
+    rows = [{"member": 0, "kind": "adam", "fitness": fitness} for fitness in (1.0, None, 2.0)]
+    text = io.StringIO()
+    Console(file=text, width=100).print(curves_table(rows))
+    assert "▁!█" in text.getvalue()
+
+
+def test_a_stop_names_every_reason_and_every_cure():
+    state = begin("probe_envs:Noisy-v0", mix={"adam": 3})
+    for slot, reason in enumerate(("it diverged", "its environment failed", "it diverged")):
+        state.members[slot].quarantine(reason)
+    state.members[1].faults = [None] * 11
+    assert report.nobody_left(state.members) == (
+        "every member is in quarantine, so nobody is left to copy (members 0, 2: it diverged; member 1: its environment failed); "
+        "lower the learning rates or raise the dampings, and mend the environment or raise max_faults."
+    )
+    engine.close(state)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("time_limit", -1.0, "a number of seconds not below 0"),
+        ("time_limit", math.inf, "at most 86400"),
+        ("max_faults", -1, "a number of failures not below 0"),
+        ("on_faults", "ignore", "'quarantine' or 'stop'"),
+    ],
+)
+def test_options_of_faults_are_checked(option, value, rule):
+    with pytest.raises(UserError) as mistake:
+        evolute.Run("HalfCheetah-v4", **{option: value})
+    assert f"{option} is {value!r}; it must be" in str(mistake.value)
+    assert rule in str(mistake.value)
+
+
+def test_a_fault_can_be_pickled_and_is_one_line():
+    import pickle
+
+    fault = EnvironmentFault("step", "two\nlines\x1b")
+    again = pickle.loads(pickle.dumps(fault))
+    assert (again.call, again.message, str(again)) == ("step", "two lines\\x1b", "in step: two lines\\x1b")

@@ -55,7 +55,7 @@ ROUNDS = {
                 {"learning_rate": 0.1, "critic": {"damping": 0.1}, "actor": {"damping": 1.0}},
             ],
             "diag_ggn": [
-                # With a norm constraint as K-FAC's, on one task only: the diagonal says too little of a step's length to bound it.
+                # With a norm constraint as K-FAC's, on one task only: the diagonal says too little of a step's length.
                 *both((0.01, 0.03, 0.1), (0.001, 0.01, 0.1), **clipped(0.01, 0.02)),
                 *both((0.0001,), (0.01, 0.1, 1.0), clip=INF),
                 *both((0.001, 0.01), (0.01, 0.1), clip=INF),
@@ -171,9 +171,8 @@ def table():
             print("| --- |" + " --- |" * (len(TASKS) + 2))
             for options in tried:
                 cell = {"round": round_name, "kind": kind, "options": options}
-                found = [
-                    [row for seed in round_.seeds if (row := rows.get(name_of({**cell, "env": env, "seed": seed})))] for env in TASKS
-                ]
+                names = [[name_of({**cell, "env": env, "seed": seed}) for seed in round_.seeds] for env in TASKS]
+                found = [[rows[name] for name in of_task if name in rows] for of_task in names]
                 scores = [", ".join(f"{score(row):.0f}" for row in of_task) or "-" for of_task in found]
                 ran = [row for of_task in found for row in of_task]
                 if ran:

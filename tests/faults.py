@@ -48,7 +48,8 @@ class Lost(Exception):
 
 
 def environment():
-    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def start(folder, *words, script=("-m", "evolute.cli"), **more):
@@ -235,7 +236,7 @@ def signalled_twice(folder, run):
     """A second signal ends the process at once, whatever it does."""
     words = (
         "train",
-        "probe_envs:Hangs-v0",
+        "probe_envs:Sleeps-v0",
         "--steps",
         "600",
         "--interval",
@@ -247,7 +248,8 @@ def signalled_twice(folder, run):
         *SMALL,
     )
     process = start(folder, *words, "--out", run)
-    wait_until(lambda: (folder / run / "config.toml").exists())
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Training")
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -394,11 +396,13 @@ DAMAGES = [
     if (file, how) != ("checkpoints/*.json", "missing")
 ]
 ENVIRONMENTS = (
-    ("Raises-v0",),
-    ("RaisesInReset-v0",),
-    ("ObservesNaN-v0",),
-    ("WrongShape-v0",),
-    ("Stalls-v0", "--time-limit", "1"),
+    ("SometimesRaises-v0",),
+    ("SometimesRaisesInReset-v0",),
+    ("SometimesNaNObservation-v0",),
+    ("SometimesNaNReward-v0",),
+    ("SometimesWrongShape-v0",),
+    ("SometimesSleeps-v0", "--time-limit", "1"),
+    ("SometimesCrashes-v0", "--time-limit", "5"),
 )
 
 

@@ -194,6 +194,26 @@ class Faulty(Noisy):
         return FAULTS[self.fault](returned[0]) if self.steps == 3 and not self.in_reset else returned
 
 
+class Sporadic(Noisy):
+    """Every 50th step of a process has a fault, or every 20th reset, whichever instance takes it."""
+
+    calls: ClassVar[collections.Counter[str]] = collections.Counter()
+
+    def __init__(self, fault: str = "Raises", in_reset: bool = False):
+        super().__init__()
+        self.fault, self.in_reset = fault, in_reset
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self.calls["reset"] += 1
+        obs, info = super().reset(seed=seed)
+        return FAULTS[self.fault](obs)[:2] if self.in_reset and self.calls["reset"] % 20 == 0 else (obs, info)
+
+    def step(self, action):
+        self.calls["step"] += 1
+        returned = super().step(action)
+        return FAULTS[self.fault](returned[0]) if not self.in_reset and self.calls["step"] % 50 == 0 else returned
+
+
 class Planned(Noisy):
     """Fails in the calls that `plan` numbers, over all instances, and keeps a log of the sound transitions."""
 
@@ -280,6 +300,8 @@ class Process(Episodes):
 for name in FAULTS:
     gymnasium.register(f"{name}-v0", entry_point=Faulty, kwargs={"fault": name})
     gymnasium.register(f"{name}InReset-v0", entry_point=Faulty, kwargs={"fault": name, "in_reset": True})
+    gymnasium.register(f"Sometimes{name}-v0", entry_point=Sporadic, kwargs={"fault": name})
+    gymnasium.register(f"Sometimes{name}InReset-v0", entry_point=Sporadic, kwargs={"fault": name, "in_reset": True})
 
 for name, made in {
     "Planned": Planned,

@@ -1,6 +1,5 @@
 """The command line at work: flags, files, a run from start to end, and being interrupted."""
 
-import gc
 import json
 import os
 import re
@@ -109,6 +108,9 @@ def test_a_run_trains_and_tells_what_comes_next(trained):
         "events.jsonl",
         "result.json",
         "best",
+        "checkpoints",
+        "replay",
+        "lock",
     }
     rows = records.RunFolder.open(folder / "run").metrics()
     assert [(row["interval"], row["member"]) for row in rows] == [(i, m) for i in (1, 2, 3) for m in (0, 1)]
@@ -144,7 +146,8 @@ def test_a_run_given_back_its_own_configuration_repeats_itself_and_can_be_quiet(
     assert (folder / "again/best/policy.safetensors").read_bytes() == (folder / "run/best/policy.safetensors").read_bytes()
 
 
-def test_interrupting_leaves_what_was_recorded_and_no_traceback(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_between_two_steps_and_says_how_to_go_on(tmp_path, number):
     words = ("train", "probe_envs:Limit-v0", "--steps", "100_000_000", "--interval", "20", "--learning-starts", "10")
     command = [sys.executable, "-m", "evolute.cli", *words, *SMALL, "--episodes", "1", "--mix", "sgd=1", "--out", "run"]
     environment = environment_variables(PYTHONUNBUFFERED="1")
@@ -155,27 +158,25 @@ def test_interrupting_leaves_what_was_recorded_and_no_traceback(tmp_path):
         for line in training.stdout:
             if line.startswith("steps=40"):
                 break
-        training.send_signal(signal.SIGINT)
+        training.send_signal(number)
         _, err = training.communicate(timeout=60)
-    assert training.returncode == 130
-    assert err == "evolute: interrupted; what was recorded is in run.\n"
+    assert training.returncode == 128 + number
+    assert err.splitlines() == [
+        "",
+        f"evolute: {number.name} received; stopping after this step. Once more stops at once.",
+        "evolute: stopped. Go on from the last checkpoint with: evolute resume run",
+    ]
     shown = evolute(tmp_path, "show", "run")
     assert shown.returncode == 0
     assert "The run has not ended." in shown.stdout
 
 
-def test_an_interruption_that_lands_in_a_callback_of_the_garbage_collector_is_not_lost(capfd):
-    def press(*_):
-        signal.raise_signal(signal.SIGINT)
-
-    handler = signal.getsignal(signal.SIGINT)
-    with cli._sure_interruption() as check:
-        check(None)
-        gc.callbacks.append(press)
-        gc.collect()
-        gc.callbacks.remove(press)
-        # Python has dropped the exception, so far nothing was interrupted.
-        with pytest.raises(KeyboardInterrupt):
-            check(None)
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert capfd.readouterr().err == ""
+def test_a_stopped_run_is_resumed_by_what_was_said(tmp_path, trained):
+    folder, _ = trained
+    done = evolute(folder, "resume", "run", "--steps", "800")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("run: going on after 600 of 800 steps.\n")
+    assert records.RunFolder.open(folder / "run").result()["steps_per_member"] == 800
+    again = evolute(folder, "resume", "run")
+    assert again.returncode == 2
+    assert "has ended after 800 steps" in again.stderr

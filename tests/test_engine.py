@@ -259,15 +259,12 @@ def test_events_name_who_copied_whom_with_which_hyperparameters():
         assert set(event["new_hyperparameters"]) == set(Hyperparameters._fields)
 
 
-# The empirical Fisher matrix vanishes with the gradient, so without a norm constraint its steps saturate the actor here.
-CONSTRAINED = {"kfac_empirical": {"actor": {"clip": 0.01}, "critic": {"clip": 0.02}}}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns_the_best_action_of_a_bandit(kind):
     # Reward 1 - (a - 0.5)²: the critic must learn it and the actor climb to a = 0.5.
     settings = {"mix": {kind: 1}, "steps": 1_500, "interval": 1_500, "learning_starts": 100, "exploration_noise": 0.3}
-    result, _ = train("probe_envs:Bandit-v0", optimizers=CONSTRAINED if kind in CONSTRAINED else {}, **settings)
+    # The diagonal's default rate is for long runs, and too small for these 1,400 updates.
+    result, _ = train("probe_envs:Bandit-v0", optimizers={"diag_ggn": {"learning_rate": 0.01}}, **settings)
     action = result.policy(np.zeros(len(result.policy.weights[0][0]), np.float32))
     assert action == pytest.approx(0.5, abs=0.15)
 
@@ -285,11 +282,7 @@ def test_nothing_fails_at_small_damping(kind, env):
         assert member.gradient_steps == report.updates == 2_000
         learner = group_of(state, member.slot).take(member.slot)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner))
-        contained = sum(report.contained)
-        if kind == "kfac":
-            # Containment is for accidents, not how it trains.
-            assert contained <= 20
-        else:
-            # Without a norm constraint, as in the paper's library, it can diverge; then it is counted, never raised.
-            assert contained > 0 or math.isfinite(report.critic_loss)
+        # Containment is for accidents, not how it trains.
+        assert sum(report.contained) <= 20
+        assert math.isfinite(report.critic_loss)
     engine.close(state)

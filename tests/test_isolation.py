@@ -170,7 +170,7 @@ def test_another_process_computes_the_same_numbers(env_id):
 
 
 def test_an_id_that_this_process_alone_registered_is_known_in_the_other_one():
-    gymnasium.register("RegisteredHere-v0", entry_point=probe_envs.Ends)
+    gymnasium.register("RegisteredHere-v0", entry_point="probe_envs:Ends")
     environment = Environment("RegisteredHere-v0", time_limit=20.0)
     assert environment.reset(0).tolist() == [0, 0]
     environment.close()

@@ -6,7 +6,6 @@ Actions are in [-1, 1] outside and rescaled to the environment's bounds here.
 
 import contextlib
 import hashlib
-import pickle
 import platform
 import warnings
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.vector.utils import CloudpickleWrapper
+from gymnasium.envs.registration import EnvSpec
 
 from evolute.errors import EnvironmentFault, UserError, closest
 from evolute.isolation import Isolated
@@ -68,7 +67,7 @@ class Environment:
         self._env: _Plain | Isolated
         if time_limit:
             try:
-                self._env = Isolated(partial(_in_new_process, env_id, _pickled_spec(env_id)), time_limit)
+                self._env = Isolated(partial(_in_new_process, env_id, _registered_here(env_id)), time_limit)
             except EnvironmentFault as fault:
                 raise UserError(
                     f"the environment {env_id!r} cannot be created in a process of its own: {fault.message}; choose "
@@ -177,21 +176,21 @@ def _fault_of(call: str, error: Exception) -> EnvironmentFault:
     return EnvironmentFault(call, f"{type(error).__name__}: {said}" if said else type(error).__name__)
 
 
-def _pickled_spec(env_id: str) -> bytes | None:
-    """Return what this process registered under an id without a module, for one that has not; None where it need not know."""
-    spec: Any = None if module_of(env_id) else gymnasium.registry.get(env_id)
-    if spec is None:
+def _registered_here(env_id: str) -> str | None:
+    """Return what this process registered under an id, as text for one that has not; None where it cannot be put as text."""
+    spec = None if module_of(env_id) else gymnasium.registry.get(env_id)
+    # A function as entry point has no text; the new process must find such an environment by itself.
+    if spec is None or not isinstance(spec.entry_point, str):
         return None
     try:
-        return pickle.dumps(CloudpickleWrapper(lambda: spec))
-    except Exception:
-        # Then it must be known there by itself.
+        return spec.to_json()
+    except (TypeError, ValueError):
         return None
 
 
-def _in_new_process(env_id: str, spec: bytes | None) -> _Plain:
+def _in_new_process(env_id: str, spec: str | None) -> _Plain:
     if spec is not None and env_id not in gymnasium.registry:
-        gymnasium.registry[env_id] = pickle.loads(spec)()
+        gymnasium.registry[env_id] = EnvSpec.from_json(spec)
     return _Plain(env_id)
 
 

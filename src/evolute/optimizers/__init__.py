@@ -33,8 +33,8 @@ CURVATURE_KINDS: dict[str, CurvatureKind] = {
         diag_ggn,
         DiagGGNOptions,
         {
-            "actor": {"learning_rate": 0.01, "damping": 0.1},
-            "critic": {"learning_rate": 0.01, "damping": 0.1},
+            "actor": {"learning_rate": 0.001, "damping": 0.1},
+            "critic": {"learning_rate": 0.001, "damping": 0.1},
         },
     ),
     "kfac": CurvatureKind(

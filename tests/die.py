@@ -71,7 +71,7 @@ PLACES = {
     # a checkpoint
     "replay": (checkpoint, "save_replay", lambda real, *arguments: (real(*arguments), kill())),
     "arrays": (checkpoint, "_save_arrays", kill),
-    "manifest": (checkpoint, "_delete_unneeded", kill),
+    "manifest": (checkpoint, "delete_unneeded", kill),
     "delete": (Path, "unlink", kill),
     # an evolution
     "select": (evolve, "evolve", kill),

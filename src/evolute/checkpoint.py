@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from evolute import limits
 from evolute.errors import UserError
-from evolute.files import make_folder, read_at_most, sync_folder, unwritable, write_whole
+from evolute.files import PARTIAL, make_folder, read_at_most, sync_folder, unwritable, write_whole
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
 from evolute.population import Member
@@ -114,7 +114,7 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
     sync_folder(run / FOLDER)
     _write(run / FOLDER / f"{name}.json", hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     sync_folder(run / FOLDER)
-    _delete_unneeded(run)
+    delete_unneeded(run)
 
 
 def _describe(member: Member, updates: int, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def _write(path: Path, data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _delete_unneeded(run: Path) -> None:
-    """Delete checkpoints before the kept ones, and every segment and array that no kept one names."""
+def delete_unneeded(run: Path) -> None:
+    """Delete checkpoints before the kept ones, every segment and array that no kept one names, and halves of files."""
     manifests = sorted((run / FOLDER).glob("*.json"))
     needed: set[str] = set()
     for path in manifests[-KEPT:]:
@@ -158,6 +158,8 @@ def _delete_unneeded(run: Path) -> None:
             for path in (run / folder).glob(pattern):
                 if path.name not in needed:
                     path.unlink()
+        for path in (*run.glob(PARTIAL), *run.glob(f"*/{PARTIAL}")):
+            path.unlink()
     except OSError as error:
         raise unwritable(Path(error.filename or run), error, 0) from None
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from evolute.errors import RunStopped, UserError
 
+# What a file is called while it is written.
+PARTIAL = ".*.partial"
+
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file, replacing an older one: beside it first and then renamed, so that it is never half a file.

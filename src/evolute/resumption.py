@@ -65,6 +65,9 @@ def resume(
             )
         notes.append(f"going on after {state.steps_done:,} of {run.steps:,} steps.")
         rewind(folder, run, found, {"changes": changes, "notes": notes})
+        if found is not None:
+            # What a process left that was killed before it could, or in the middle of a file.
+            checkpoint.delete_unneeded(folder.path)
         for sentence in notes:
             note(sentence)
         state.lineage = [event for event in folder.events() if event.get("event") == "exploit"]

@@ -54,7 +54,7 @@ def poisoned(slot):
     """Make every number that a member learns NaN."""
 
     def poison(real, state, *arguments):
-        group = next(group for group in state.groups if slot in group.slots)
+        group = next(group for group in state.groups if slot in group.lanes)
         learner = jax.tree.map(lambda x: np.full_like(x, np.nan) if np.issubdtype(x.dtype, np.floating) else x, group.take(slot))
         group.put(slot, learner, reset_optimizers=False)
         return real(state, *arguments)

@@ -85,8 +85,8 @@ def test_a_single_agent_never_evolves():
 
 def test_warm_up_acts_uniformly_and_learning_begins_after_it():
     run = evolute.Run("HalfCheetah-v4", **(TINY | {"steps": 400, "interval": 400, "learning_starts": 300}))
-    state = engine.start(run)
-    engine.rollout_and_learn(state, silent)
+    state = engine.start([run])[0]
+    engine.rollout_and_learn([state], silent)[0]
     member, shape = state.members[0], state.members[0].environment.shape
     actions = member.replay.rows[:, shape.observations : shape.observations + shape.actions]
     assert member.gradient_steps == 100
@@ -99,8 +99,8 @@ def test_warm_up_acts_uniformly_and_learning_begins_after_it():
 def test_the_sb3_preset_adds_noise_to_the_warm_up():
     def warm_up(preset):
         run = evolute.Run("HalfCheetah-v4", preset=preset, **(TINY | {"steps": 400, "interval": 100, "learning_starts": 300}))
-        state = engine.start(run)
-        engine.rollout_and_learn(state, silent)
+        state = engine.start([run])[0]
+        engine.rollout_and_learn([state], silent)[0]
         engine.close(state)
         return state.members[0].replay.rows[:100, 17:23]
 
@@ -111,9 +111,9 @@ def test_the_sb3_preset_adds_noise_to_the_warm_up():
 
 def test_no_transition_joins_two_episodes():
     run = evolute.Run("probe_envs:Limit-v0", **(TINY | {"steps": 240, "interval": 40, "mix": {"adam": 1, "sgd": 1}}))
-    state = engine.start(run)
+    state = engine.start([run])[0]
     for _ in range(6):
-        engine.rollout_and_learn(state, silent)
+        engine.rollout_and_learn([state], silent)[0]
         state.interval += 1
     for member in state.members:
         shape = member.environment.shape
@@ -130,8 +130,8 @@ def test_no_transition_joins_two_episodes():
 def populated(**settings):
     """A population of four that has learnt a little, with its decided exploits not yet carried out."""
     run = evolute.Run("InvertedPendulum-v4", **(TINY | {"mix": {"adam": 2, "kfac": 2}, "steps": 400, "interval": 100} | settings))
-    state = engine.start(run)
-    engine.rollout_and_learn(state, silent)
+    state = engine.start([run])[0]
+    engine.rollout_and_learn([state], silent)[0]
     return state
 
 
@@ -145,7 +145,7 @@ def exploit_of(state, child, parent, **changed):
 
 
 def group_of(state, slot):
-    return next(group for group in state.groups if slot in group.slots)
+    return next(group for group in state.groups if slot in group.lanes)
 
 
 @pytest.mark.parametrize("placement", ["map", "vmap"])
@@ -185,7 +185,7 @@ def test_a_child_does_not_repeat_its_parent():
     state = populated()
     engine.copy_member(state, exploit_of(state, 0, 1))
     state.interval += 1
-    engine.rollout_and_learn(state, silent)
+    engine.rollout_and_learn([state], silent)[0]
     child, parent = state.members[0].replay, state.members[1].replay
     assert len(child) == len(parent) == 200
     assert not np.array_equal(child.rows[100:200], parent.rows[100:200])
@@ -274,10 +274,10 @@ def test_every_kind_learns_the_best_action_of_a_bandit(kind):
 def test_nothing_fails_at_small_damping(kind, env):
     dampings = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
     run = evolute.Run(env, **(TINY | {"mix": {kind: 5}, "steps": 2_100, "interval": 2_100, "learning_starts": 100}))
-    state = engine.start(run)
+    state = engine.start([run])[0]
     for member, damping in zip(state.members, dampings, strict=True):
         member.hyperparameters = member.hyperparameters._replace(actor_damping=damping, critic_damping=damping)
-    reports = engine.rollout_and_learn(state, silent)
+    reports = engine.rollout_and_learn([state], silent)[0]
     for member, report in zip(state.members, reports, strict=True):
         assert member.gradient_steps == report.updates == 2_000
         learner = group_of(state, member.slot).take(member.slot)

@@ -31,7 +31,7 @@ KINDS = ("adam", "diag_ggn", "kfac", "kfac_empirical")
 
 
 def begin(env="probe_envs:Planned-v0", **settings):
-    return engine.start(evolute.Run(env, **(TINY | settings)))
+    return engine.start([evolute.Run(env, **(TINY | settings))])[0]
 
 
 def replaced(state, slot, name):
@@ -45,7 +45,7 @@ def silent(_steps, _rows=None, _events=None):
 
 
 def interval(state):
-    reports = engine.rollout_and_learn(state, silent)
+    reports = engine.rollout_and_learn([state], silent)[0]
     evaluations = engine.evaluate_members(state, reports)
     state.interval += 1
     rows, events = engine.describe_interval(state, reports, evaluations, [])
@@ -53,7 +53,7 @@ def interval(state):
 
 
 def learner(state, slot):
-    return next(group for group in state.groups if slot in group.slots).take(slot)
+    return next(group for group in state.groups if slot in group.lanes).take(slot)
 
 
 def same(a, b):
@@ -71,7 +71,7 @@ def test_no_false_transition_enters_the_replay():
     state = begin(mix={"adam": 1})
     # The first reset fails, and one right after a fault; steps at an episode's start, middle and end fail.
     Planned.start(step={1, 8, 15, 30}, reset={1, 4, 5}, make={4})
-    engine.rollout_and_learn(state, silent)
+    engine.rollout_and_learn([state], silent)[0]
     member, rows = state.members[0], held(state.members[0])
     assert [(fault.call, fault.message[:12]) for fault in member.faults].count(("step", "RuntimeError")) == 4
     assert {fault.call for fault in member.faults} == {"step", "reset", "make"}
@@ -188,7 +188,7 @@ def test_an_action_that_is_not_finite_is_not_the_environments_fault():
 
 def broken(state, slot, *parts):
     """Put a NaN into one weight of some of a member's networks."""
-    group = next(group for group in state.groups if slot in group.slots)
+    group = next(group for group in state.groups if slot in group.lanes)
     networks = group.take(slot)
 
     def spoilt(tree):
@@ -232,7 +232,7 @@ def test_a_member_that_diverges_is_quarantined_alone_and_replaced(kind):
 @pytest.mark.parametrize("part", ["actor", "critics", "target_actor", "target_critics"])
 def test_every_network_is_looked_at(part):
     state = begin("probe_envs:Noisy-v0", mix={"adam": 2})
-    reports = engine.rollout_and_learn(state, silent)
+    reports = engine.rollout_and_learn([state], silent)[0]
     broken(state, 1, part)
     engine.evaluate_members(state, reports)
     assert state.members[0].quarantined is None
@@ -244,7 +244,7 @@ def test_every_network_is_looked_at(part):
 @pytest.mark.parametrize("name", ["critic_loss", "actor_loss", "q_value"])
 def test_a_loss_that_is_not_finite_is_divergence(name):
     state = begin("probe_envs:Noisy-v0", mix={"adam": 2})
-    first, second = engine.rollout_and_learn(state, silent)
+    first, second = engine.rollout_and_learn([state], silent)[0]
     engine.evaluate_members(state, [first, second._replace(**{name: math.inf})])
     assert state.members[0].quarantined is None
     assert "not finite in some update" in state.members[1].quarantined
@@ -283,7 +283,7 @@ def test_an_evaluation_that_keeps_failing_says_so(play):
 
 def test_faults_in_evaluation_count_and_quarantine_that_member_alone():
     state = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=2)
-    reports = engine.rollout_and_learn(state, silent)
+    reports = engine.rollout_and_learn([state], silent)[0]
     state.evaluation_environment = Environment("probe_envs:Planned-v0")
     # Two faults of the first member, three of the second: three steps per attempt, unless one fails.
     Planned.start(step={1, 5, 11, 12, 13})
@@ -301,13 +301,13 @@ def test_faults_in_evaluation_count_and_quarantine_that_member_alone():
 def test_what_an_environment_remembers_does_not_reach_the_next_members_fitness():
     state = begin("probe_envs:Remembers-v0", mix={"adam": 2})
     seen = []
-    reports = engine.rollout_and_learn(state, silent)
+    reports = engine.rollout_and_learn([state], silent)[0]
     reset = state.evaluation_environment.reset
     state.evaluation_environment.reset = lambda seed: seen.append(float((obs := reset(seed))[0])) or obs
     engine.evaluate_members(state, reports)
     assert seen[:2] == seen[2:] == [1.0, 5.0]
     # Nor does one interval's training reach the next one's.
-    engine.rollout_and_learn(state, silent)
+    engine.rollout_and_learn([state], silent)[0]
     rows = held(state.members[0])
     assert rows[0, 0] == rows[40, 0] == 1.0
     engine.close(state)

@@ -11,7 +11,7 @@ import evolute
 from evolute import randomness
 from evolute.randomness import POPULATION, Purpose
 
-NAME = (7, 1, 2, 3, Purpose.REPLAY)
+NAME = (7, 2, 3, Purpose.REPLAY)
 
 
 def first_draw(*name) -> int:
@@ -21,24 +21,24 @@ def first_draw(*name) -> int:
 def test_a_name_always_gives_the_same_stream():
     assert first_draw(*NAME) == first_draw(*NAME)
     # Numbers of today: they may not change, or a continued run would differ from an uninterrupted one.
-    assert randomness.generator(*NAME).integers(1000, size=4).tolist() == [616, 780, 42, 391]
+    assert randomness.generator(*NAME).integers(1000, size=4).tolist() == [237, 166, 32, 703]
     assert [int(purpose) for purpose in Purpose] == list(range(len(Purpose)))
     assert (Purpose.INITIALISE, Purpose.REPLAY, Purpose.SELECT) == (0, 3, 7)
 
 
 def test_names_that_differ_anywhere_give_different_streams():
-    names = list(itertools.product((0, 1), (0, 1), (0, 1, POPULATION), (0, 1), list(Purpose)))
+    names = list(itertools.product((0, 1), (0, 1, POPULATION), (0, 1), list(Purpose)))
     assert len({first_draw(*name) for name in names}) == len(names)
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(3))
 def test_swapped_numbers_are_another_name(place):
-    swapped = list(NAME[:4])
+    swapped = list(NAME[:3])
     swapped[place], swapped[place - 1] = swapped[place - 1], swapped[place]
-    assert first_draw(*swapped, NAME[4]) != first_draw(*NAME)
+    assert first_draw(*swapped, NAME[3]) != first_draw(*NAME)
 
 
-@pytest.mark.parametrize("name", [(0, 0, 0, 0), (2**32 - 1, 0, POPULATION, 0)])
+@pytest.mark.parametrize("name", [(0, 0, 0), (2**32 - 1, POPULATION, 0)])
 def test_streams_of_neighbours_are_uncorrelated(name):
     draws = np.array([randomness.generator(*name, purpose).standard_normal(4_000) for purpose in Purpose])
     correlations = np.corrcoef(draws)[~np.eye(len(Purpose), dtype=bool)]

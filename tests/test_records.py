@@ -174,7 +174,7 @@ def test_a_folder_without_a_run_is_not_opened(tmp_path):
 
 
 def test_the_default_folder_names_the_run_and_is_one_plain_folder():
-    path = default_folder("my/space:Env 1-v0", {"adam": 2, "adam/kfac": 1}, 7)
+    path = default_folder("my/space:Env 1-v0", {"adam": 2, "adam/kfac": 1}, [7])
     assert path.parent == Path("runs")
     assert path.name.startswith("my+space+Env+1-v0-adam2_adam+kfac1-7-")
-    assert default_folder("../../x", {"adam": 1}, 0).parent == Path("runs")
+    assert default_folder("../../x", {"adam": 1}, [0]).parent == Path("runs")

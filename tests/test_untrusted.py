@@ -554,7 +554,7 @@ TRAINING = Run(
 @pytest.fixture(scope="module")
 def checkpointed(tmp_path_factory):
     """A folder with a checkpoint of a population that has gathered some replay, and a state to restore it into."""
-    folder, state = tmp_path_factory.mktemp("checkpointed"), engine.start(TRAINING)
+    folder, state = tmp_path_factory.mktemp("checkpointed"), engine.start([TRAINING])[0]
     for member in state.members:
         for n in range(20):
             member.replay.insert(np.full(2, n), np.zeros(1), 1.0, np.full(2, n + 1), False)

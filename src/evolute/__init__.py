@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evolute.config import Run as Run
     from evolute.engine import train as train
+    from evolute.engine import train_seeds as train_seeds
     from evolute.errors import RunStopped as RunStopped
     from evolute.errors import UserError as UserError
     from evolute.policy import Policy as Policy
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Run": "config",
     "train": "engine",
+    "train_seeds": "engine",
     "resume": "resumption",
     "RunStopped": "errors",
     "UserError": "errors",
@@ -25,7 +27,7 @@ _HOMES = {
     "Progress": "state",
     "Result": "state",
 }
-__all__ = ["Policy", "Progress", "Result", "Run", "RunStopped", "UserError", "resume", "train"]
+__all__ = ["Policy", "Progress", "Result", "Run", "RunStopped", "UserError", "resume", "train", "train_seeds"]
 
 
 def __getattr__(name: str) -> Any:

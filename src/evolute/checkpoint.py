@@ -89,11 +89,10 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
     """
     make_folder(run / FOLDER)
     name = f"{state.interval:06}"
-    groups = {slot: group for group in state.groups for slot in group.slots}
     members = []
     for member in state.members:
-        group = groups[member.slot]
-        arrays = _save_arrays(run, f"{name}-{member.slot:03}", group.take(member.slot))
+        group = state.group_of(member)
+        arrays = _save_arrays(run, f"{name}-{member.slot:03}", group.take(member.lane))
         members.append(_describe(member, group.updates, arrays))
     best = state.best
     manifest = {
@@ -318,14 +317,13 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
     try:
         if len(manifest["members"]) != len(state.members):
             raise Damaged(f"it has {len(manifest['members'])} members")
-        groups = {slot: group for group in state.groups for slot in group.slots}
         most = max(state.run.batch_size, state.run.bounds_of("batch_size")[1])
         for member, described in zip(state.members, manifest["members"], strict=True):
             if not 1 <= described["hyperparameters"]["batch_size"] <= most:
                 raise Damaged(f"it has a batch size of {described['hyperparameters']['batch_size']}")
-            group = groups[member.slot]
+            group = state.group_of(member)
             arrays = _load_arrays(run, described["learner"])
-            group.put(member.slot, like(group.take(member.slot), arrays), reset_optimizers=False)
+            group.put(member.lane, like(group.take(member.lane), arrays), reset_optimizers=False)
             group.updates = described["updates"]
             _restore_replay(run, member.replay, described)
             member.environment_steps = described["environment_steps"]

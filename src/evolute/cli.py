@@ -141,6 +141,12 @@ def _train_flags() -> Any:
             annotated = tyro.conf.Positional[annotated]
         fields.append((field.name, annotated, dataclasses.field(default=None)))
     own = {
+        "seeds": (
+            tuple[str, ...],
+            "INT ...",
+            "Seeds of independent populations to train side by side, instead of --seed.",
+            "none",
+        ),
         "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),
         "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT),
         "allow_import": (str, "MODULE", ALLOW_IMPORT, "none"),
@@ -244,10 +250,13 @@ def _train(flags: Any) -> None:
     settings = _settings(flags)
     if "env" not in settings:
         raise UserError("no environment is given; name one, such as: evolute train HalfCheetah-v4.")
+    if flags.seed is not None and flags.seeds is not None:
+        raise UserError("both --seed and --seeds are given; choose one.")
     run = Run(**settings)
+    seeds = [run.seed] if flags.seeds is None else [_whole_number("--seeds", seed, least=0) for seed in flags.seeds]
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
-    train_and_report(run, flags.out or default_folder(run.env, run.mix, run.seed), quiet=flags.quiet)
+    train_and_report(run, seeds, flags.out or default_folder(run.env, run.mix, seeds), quiet=flags.quiet)
 
 
 def admit(env: str, allowed: str | None) -> None:
@@ -261,20 +270,23 @@ def admit(env: str, allowed: str | None) -> None:
         sys.path.append(os.getcwd())
 
 
-def train_and_report(run: "Run", out: Path, quiet: bool) -> None:
-    """Train while showing the population, then print the leaderboard and what to type next."""
+def train_and_report(run: "Run", seeds: list[int], out: Path, quiet: bool) -> None:
+    """Train one population per seed while showing them, then print the leaderboards and what to type next."""
     from evolute import engine, records
     from evolute.environments import Environment
 
-    records.refuse_existing(out)
+    outs = [out] if len(seeds) == 1 else [out / f"seed-{seed}" for seed in seeds]
+    for path in outs:
+        records.refuse_existing(path)
     Environment(run.env).close()  # A mistake in its name is told before anything is announced.
     members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
-    opening = f"Training {members} on {run.env}; records go to {out}"
-    watch_and_report(lambda observer: engine.train(run, out, observer), out, opening, quiet)
+    what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
+    opening = f"Training {what} on {run.env}; records go to {out}"
+    watch_and_report(lambda observer: engine.train_seeds(run, seeds, outs, observer), outs, opening, quiet)
 
 
-def watch_and_report(train: Callable[["Observer"], "Result"], out: Path, opening: str, quiet: bool) -> None:
-    """Train while showing the population; stop on a signal; say how to go on, or what to type next."""
+def watch_and_report(train: Callable[["Observer"], list["Result"]], outs: list[Path], opening: str, quiet: bool) -> None:
+    """Train while showing the populations; stop on a signal; say how to go on, or what to type next."""
     from evolute.display import LiveTable, PlainLines, console
     from evolute.records import CONFIG_FILE
 
@@ -291,15 +303,17 @@ def watch_and_report(train: Callable[["Observer"], "Result"], out: Path, opening
                 if show is not None:
                     show(progress)
 
-            result = train(observe)
+            results = train(observe)
     except (Interrupted, RunStopped) as stop:
-        how = f"Go on from the last checkpoint with: evolute resume {out}" if (out / CONFIG_FILE).is_file() else ""
+        left = [f"evolute resume {out}" for out in outs if (out / CONFIG_FILE).is_file()]
+        how = f"Go on from the last checkpoint with: {' and '.join(left)}" if left else ""
         if isinstance(stop, RunStopped):
             raise RunStopped(f"{stop} {how}".strip()) from None
         print(f"evolute: stopped. {how}".strip(), file=sys.stderr)
         raise
     if not quiet:
-        _print_result(result, out)
+        for result, out in zip(results, outs, strict=True):
+            _print_result(result, out)
 
 
 def remember_compiled_programs() -> None:
@@ -381,12 +395,12 @@ def _resume(flags: ResumeFlags) -> None:
         if not flags.quiet:
             screen.print(f"{path}: {printable(sentence)}", soft_wrap=True, markup=False)
 
-    def train(observer: "Observer") -> "Result":
-        return resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)
+    def train(observer: "Observer") -> list["Result"]:
+        return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)]
 
     if flags.allow_import is not None:
         admit(f"{flags.allow_import}:", flags.allow_import)
-    watch_and_report(train, path, "", flags.quiet)
+    watch_and_report(train, [path], "", flags.quiet)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluate
@@ -505,7 +519,7 @@ def _demo(flags: DemoFlags) -> None:
         interval=2_000,
         episodes=2,
     )
-    train_and_report(run, flags.out or default_folder(run.env, run.mix, run.seed), quiet=flags.quiet)
+    train_and_report(run, [run.seed], flags.out or default_folder(run.env, run.mix, [run.seed]), quiet=flags.quiet)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.text import Text
 from evolute.errors import printable
 
 if TYPE_CHECKING:
-    from evolute.state import Progress
+    from evolute.state import Progress, State
 
 
 def number(value: float | None) -> str:
@@ -75,14 +75,16 @@ def _table(title: str, columns: Iterable[str], left: Iterable[str] = ("kind",)) 
 
 
 class LiveTable:
-    """An observer that redraws the population in place."""
+    """An observer that redraws the population in place; of several populations a line each."""
 
     def __init__(self, console: Console):
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._fitness: dict[int, float] = {}
-        self._changes: dict[int, float] = {}
-        self._contained: dict[int, float] = {}
-        self._quarantined: set[int] = set()
+        # By seed and slot.
+        self._fitness: dict[tuple[int, int], float] = {}
+        self._changes: dict[tuple[int, int], float] = {}
+        self._contained: dict[tuple[int, int], float] = {}
+        self._quarantined: set[tuple[int, int]] = set()
+        self._states: dict[int, State] = {}
 
     def __enter__(self) -> "LiveTable":
         """Take over the terminal's last lines."""
@@ -95,38 +97,59 @@ class LiveTable:
 
     def __call__(self, progress: "Progress") -> None:
         """Draw the population as it stands."""
+        seed = progress.state.run.seed
+        self._states[seed] = progress.state
         for row in progress.rows:
-            slot = row["member"]
-            self._changes[slot] = row["fitness"] - self._fitness.get(slot, math.nan)
-            self._fitness[slot] = row["fitness"]
-            self._contained[slot] = self._contained.get(slot, 0.0) + contained(row) + row["environment_faults"]
-            (self._quarantined.add if row["quarantined"] else self._quarantined.discard)(slot)
-        self._live.update(self._draw(progress), refresh=True)
-
-    def _draw(self, progress: "Progress") -> Group:
+            key = (seed, row["member"])
+            self._changes[key] = row["fitness"] - self._fitness.get(key, math.nan)
+            self._fitness[key] = row["fitness"]
+            self._contained[key] = self._contained.get(key, 0.0) + contained(row) + row["environment_faults"]
+            (self._quarantined.add if row["quarantined"] else self._quarantined.discard)(key)
         state = progress.state
-        table = _table(
-            f"{state.run.env}, interval {min(state.interval + 1, state.intervals)} of {state.intervals}",
-            ("member", "kind", "fitness", "change", *RATE_COLUMNS, "parent", "events"),
-        )
+        title = f"{state.run.env}, interval {min(state.interval + 1, state.intervals)} of {state.intervals}"
+        table = self._members(title, state) if progress.populations == 1 else self._populations(title)
+        foot = Table.grid()
+        foot.add_row(ProgressBar(total=state.run.steps, completed=progress.steps, width=60))
+        foot.add_row(Text(status(progress), style="dim"))
+        self._live.update(Group(table, foot), refresh=True)
+
+    def _members(self, title: str, state: "State") -> Table:
+        table = _table(title, ("member", "kind", "fitness", "change", *RATE_COLUMNS, "parent", "events"))
         best = max((f for f in self._fitness.values() if math.isfinite(f)), default=None)
         for member in state.members:
-            fitness = self._fitness.get(member.slot)
-            change = self._changes.get(member.slot, math.nan)
+            key = (state.run.seed, member.slot)
+            fitness, change = self._fitness.get(key), self._changes.get(key, math.nan)
             shown = Text(number(fitness), style="bold green" if fitness is not None and fitness == best else "")
             table.add_row(
                 str(member.slot),
                 plain(member.kind),
-                Text("quarantined", style="bold red") if member.slot in self._quarantined else shown,
+                Text("quarantined", style="bold red") if key in self._quarantined else shown,
                 Text(f"{change:+,.0f}" if math.isfinite(change) else "-", style="green" if change > 0 else "dim"),
                 *rates(member.hyperparameters._asdict()),
                 "-" if member.parent is None else str(member.parent),
-                f"{self._contained.get(member.slot, 0.0):.0f}",
+                f"{self._contained.get(key, 0.0):.0f}",
             )
-        foot = Table.grid()
-        foot.add_row(ProgressBar(total=state.run.steps, completed=progress.steps, width=60))
-        foot.add_row(Text(status(progress), style="dim"))
-        return Group(table, foot)
+        return table
+
+    def _populations(self, title: str) -> Table:
+        table = _table(title, ("seed", "best", "kind", "fitness", "median", "copied", "quarantined", "best ever"))
+        for seed, state in self._states.items():
+            ranked = sorted(
+                ((self._fitness.get((seed, m.slot), math.nan), m.slot) for m in state.members),
+                key=lambda pair: -pair[0] if math.isfinite(pair[0]) else math.inf,
+            )
+            fitness, slot = ranked[0]
+            table.add_row(
+                str(seed),
+                str(slot) if math.isfinite(fitness) else "-",
+                plain(state.members[slot].kind) if math.isfinite(fitness) else "-",
+                number(fitness),
+                number(ranked[len(ranked) // 2][0]),
+                str(len(state.lineage)),
+                str(sum(key[0] == seed for key in self._quarantined)),
+                number(state.best.fitness if state.best else None),
+            )
+        return table
 
 
 class PlainLines:
@@ -146,16 +169,17 @@ class PlainLines:
         """Print what an interval brought."""
         if not progress.rows:
             return
+        whose = f"seed={progress.state.run.seed} " if progress.populations > 1 else ""
         for row in progress.rows:
             batch, learning_rate, damping = rates(row["hyperparameters"])
             self._print(
-                f"steps={row['steps']} member={row['member']} kind={row['kind']} fitness={number(row['fitness'])} "
+                f"{whose}steps={row['steps']} member={row['member']} kind={row['kind']} fitness={number(row['fitness'])} "
                 f"batch={batch} learning_rate={learning_rate} damping={damping} "
                 f"contained={contained(row):.0f} environment_faults={row['environment_faults']}"
             )
         for event in progress.events:
-            self._print(f"steps={event['steps']} {event_line(event)}")
-        self._print(status(progress))
+            self._print(f"{whose}steps={event['steps']} {event_line(event)}")
+        self._print(whose + status(progress))
 
     def _print(self, line: str) -> None:
         # What an environment says of its failure is in it, too.

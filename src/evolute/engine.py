@@ -3,7 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from evolute import checkpoint, evaluate, evolve, optimizers, placement, randomness, report, td3
 from evolute.config import Run
 from evolute.environments import Environment
-from evolute.errors import EnvironmentFault, RunStopped
+from evolute.errors import EnvironmentFault, RunStopped, UserError
 from evolute.evaluate import Evaluation
 from evolute.evolve import Exploit
 from evolute.placement import Group
@@ -44,72 +45,140 @@ def train(run: Run, out: str | Path | None = None, observer: Observer | None = N
         UserError: the environment cannot be used, or the folder already holds a run.
         RunStopped: the run cannot go on, although nothing is wrong with its settings.
     """
+    return train_seeds(run, [run.seed], None if out is None else [out], observer)[0]
+
+
+def train_seeds(
+    run: Run, seeds: Sequence[int], outs: Sequence[str | Path] | None = None, observer: Observer | None = None
+) -> list[Result]:
+    """Train independent populations side by side in one program, which differ by their seed alone.
+
+    Each has its own evolution, lineage and run folder; on a CPU each equals, bit by bit, what `train` makes of its seed.
+
+    Args:
+        run: what to train; its own seed is not used.
+        seeds: one for each population.
+        outs: a folder for each, as in `train`; None writes nothing.
+        observer: is told of the progress of each.
+
+    Returns:
+        The results, in the order of the seeds.
+
+    Raises:
+        UserError, RunStopped: as in `train`. Where one population cannot go on all stop, and each of the others can be resumed.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds are {list(seeds)}; name each once, and at least one, such as 0 1 2.")
+    runs = [replace(run, seed=seed) for seed in seeds]
     with contextlib.ExitStack() as stack:
-        placement.use_all_cores(len(run.kinds))
-        state = start(run)
-        stack.callback(close, state)
-        folder = stack.enter_context(RunFolder.create(Path(out), run)) if out is not None else None
-        return go_on(state, folder, observer)
+        placement.use_all_cores(len(run.kinds) * len(runs))
+        states = start(runs)
+        for state in states:
+            stack.callback(close, state)
+        paths = [Path(out) for out in outs] if outs is not None else []
+        folders = (
+            [stack.enter_context(RunFolder.create(path, one)) for path, one in zip(paths, runs, strict=True)] if paths else []
+        )
+        return go_on(states, folders or [None] * len(runs), observer)
 
 
-def go_on(state: State, folder: RunFolder | None, observer: Observer | None) -> Result:
-    """Train a population from where it stands to the end."""
-    began = time.perf_counter() - state.earlier_seconds
+def go_on(states: list[State], folders: Sequence[RunFolder | None], observer: Observer | None) -> list[Result]:
+    """Train populations that stand at the same interval from there to the end."""
+    clock = states[0]
+    began = time.perf_counter() - clock.earlier_seconds
 
-    def tell(steps: int, rows: list[dict[str, Any]] | None = None, events: list[dict[str, Any]] | None = None) -> None:
+    def tell(state: State, steps: int, rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
         if observer is not None:
-            observer(Progress(state, steps, time.perf_counter() - began, rows or [], events or []))
+            observer(Progress(state, steps, time.perf_counter() - began, rows, events, len(states)))
 
-    if not state.evolved and state.interval < state.intervals:
-        # The run had ended here and was extended: nobody was left to be trained by this evolution then.
-        events = [report.event_row(state, exploit) for exploit in evolve_members(state)]
-        record(state, folder, [], events)
-        tell(state.steps_done, [], events)
-    while state.interval < state.intervals:
+    def tick(steps: int) -> None:
+        for state in states:
+            tell(state, steps, [], [])
+
+    for state, folder in zip(states, folders, strict=True):
+        if not state.evolved and state.interval < state.intervals:
+            # The run had ended here and was extended: nobody was left to be trained by this evolution then.
+            events = [report.event_row(state, exploit) for exploit in evolve_members(state)]
+            record(state, folder, [], events)
+            tell(state, state.steps_done, [], events)
+    while clock.interval < clock.intervals:
         try:
-            reports = rollout_and_learn(state, tell)
-            evaluations = evaluate_members(state, reports)
+            reports = rollout_and_learn(states, tick)
         except RunStopped:
-            record(state, folder, [], report.trouble_rows(state, state.interval + 1))
+            for state, folder in zip(states, folders, strict=True):
+                record(state, folder, [], report.trouble_rows(state, state.interval + 1))
             raise
-        state.interval += 1
-        state.evolved = False
-        if folder is not None:
-            save(state, lambda: checkpoint.save_replay(folder.path, state))
-        exploits = evolve_members(state) if state.interval < state.intervals else []
-        rows, events = describe_interval(state, reports, evaluations, exploits)
-        record(state, folder, rows, events)
-        if all(member.quarantined is not None for member in state.members):
-            tell(state.steps_done, rows, events)
-            # Before a checkpoint: there is nothing in it that could go on.
-            raise RunStopped(report.nobody_left(state.members))
-        if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
-            state.earlier_seconds = time.perf_counter() - began
-            save(state, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
-        tell(state.steps_done, rows, events)
-    return finish(state, folder, time.perf_counter() - began)
+        stops = []
+        for state, folder, of_state in zip(states, folders, reports, strict=True):
+            try:
+                end_interval(state, folder, of_state, tell, began)
+            except RunStopped as stop:
+                # The others' checkpoints are written first.
+                stops.append(stop)
+        if stops:
+            raise stops[0]
+    return [finish(state, folder, time.perf_counter() - began) for state, folder in zip(states, folders, strict=True)]
+
+
+def end_interval(state: State, folder: RunFolder | None, reports: list[Report], tell: Any, began: float) -> None:
+    """Evaluate, evolve, record and checkpoint one population after its members took their steps.
+
+    Raises:
+        RunStopped: nobody is left in it, or a file cannot be written.
+    """
+    try:
+        evaluations = evaluate_members(state, reports)
+    except RunStopped:
+        record(state, folder, [], report.trouble_rows(state, state.interval + 1))
+        raise
+    state.interval += 1
+    state.evolved = False
+    if folder is not None:
+        save(state, lambda: checkpoint.save_replay(folder.path, state))
+    exploits = evolve_members(state) if state.interval < state.intervals else []
+    rows, events = describe_interval(state, reports, evaluations, exploits)
+    record(state, folder, rows, events)
+    if all(member.quarantined is not None for member in state.members):
+        tell(state, state.steps_done, rows, events)
+        # Before a checkpoint: there is nothing in it that could go on.
+        raise RunStopped(report.nobody_left(state.members))
+    if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
+        state.earlier_seconds = time.perf_counter() - began
+        save(state, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
+    tell(state, state.steps_done, rows, events)
 
 
 # -------------------------------------------------------------------------------------------------------------- start
 
 
-def start(run: Run, population: int = 0) -> State:
-    """Return a population before its first step."""
-    members, groups = [], []
-    for slot, kind in enumerate(run.kinds):
-        environment = Environment(run.env, run.time_limit)
-        buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
-        member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer)
-        member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
-        members.append(member)
-    algorithms = {kind: algorithm_of(run, kind, members[0].environment) for kind in run.mix}
+def start(runs: Sequence[Run]) -> list[State]:
+    """Return populations before their first step; their runs differ by the seed alone, and they share groups."""
+    run, size = runs[0], len(runs[0].kinds)
+    members = [
+        [new_member(one, slot, kind, number * size + slot) for slot, kind in enumerate(run.kinds)]
+        for number, one in enumerate(runs)
+    ]
+    algorithms = {kind: algorithm_of(run, kind, members[0][0].environment) for kind in run.mix}
     programs = {kind: placement.make_programs(algorithm) for kind, algorithm in algorithms.items()}
-    for kind, slots, device in placement.deal(run.kinds, run.placement):
-        learners = [
-            td3.init(randomness.generator(run.seed, population, slot, 0, Purpose.INITIALISE), algorithms[kind]) for slot in slots
-        ]
-        groups.append(Group(slots, kind, programs[kind], device, learners))
-    return State(run, members, groups, Environment(run.env, run.time_limit), population)
+    groups = []
+    for kind, lanes, device in placement.deal(run.kinds * len(runs), run.placement):
+        rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in lanes]
+        groups.append(Group(lanes, kind, programs[kind], device, [td3.init(rng, algorithms[kind]) for rng in rngs]))
+    return [State(one, own, groups, Environment(run.env, run.time_limit)) for one, own in zip(runs, members, strict=True)]
+
+
+def new_member(run: Run, slot: int, kind: str, lane: int) -> Member:
+    """Return a member before its first step."""
+    environment = Environment(run.env, run.time_limit)
+    buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
+    member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer, lane)
+    member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
+    return member
+
+
+def stream(run: Run, slot: int, interval: int, purpose: Purpose) -> np.random.Generator:
+    """Return one of a run's random streams."""
+    return randomness.generator(run.seed, slot, interval, purpose)
 
 
 def algorithm_of(run: Run, kind: str, environment: Environment) -> Algorithm:
@@ -129,38 +198,44 @@ def algorithm_of(run: Run, kind: str, environment: Environment) -> Algorithm:
 # -------------------------------------------------------------------------------------------------- rollout and learn
 
 
-def rollout_and_learn(state: State, tell: Callable[[int], None]) -> list[Report]:
-    """Let every member take its steps of this interval, one update per step once it learns; return their reports by slot."""
-    run, length = state.run, min(state.run.interval, state.run.steps - state.steps_done)
-    for group in state.groups:
-        begin_interval(state, group)
+def rollout_and_learn(states: list[State], tell: Callable[[int], None]) -> list[list[Report]]:
+    """Let every member take its steps of this interval, one update per step once it learns.
+
+    Returns:
+        Reports by population and slot.
+    """
+    clock, run, groups = states[0], states[0].run, states[0].groups
+    length = min(run.interval, run.steps - clock.steps_done)
+    by_lane = {member.lane: member for state in states for member in state.members}
+    crews = [(group, [by_lane[lane] for lane in group.lanes]) for group in groups]
+    for state in states:
+        for member in state.members:
+            member.begin_interval(partial(stream, state.run, member.slot, state.interval))
+    for group, members in crews:
+        group.begin_interval([member.hyperparameters for member in members])
+        if members[0].environment_steps >= run.learning_starts:
+            group.act(observations(members), noises(members))
+    seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
     told = time.perf_counter()
     for tick in range(length):
         # Groups take turns: while one's environments step here, the others' updates run on their devices.
-        for group in state.groups:
+        for group, members in crews:
             own = run.interval_steps(group.kind, length)
             if run.shrink == "gradient":
-                advance(state, group, updates=(tick + 1) * own // length - tick * own // length)
+                advance(run, group, members, (tick + 1) * own // length - tick * own // length, seconds)
             elif tick < own:
-                advance(state, group, updates=1)
+                advance(run, group, members, 1, seconds)
         if (now := time.perf_counter()) - told > PROGRESS_PERIOD:
-            tell(state.steps_done + tick + 1)
+            tell(clock.steps_done + tick + 1)
             told = now
     began = time.perf_counter()
-    by_slot = {slot: sums for group in state.groups for slot, sums in zip(group.slots, group.reports(), strict=True)}
-    state.seconds["learn"] += time.perf_counter() - began
-    return [by_slot[member.slot] for member in state.members]
-
-
-def begin_interval(state: State, group: Group) -> None:
-    """Give a group's members the interval's random streams, reset their environments, and ask for the first actions."""
-    run, members = state.run, [state.members[slot] for slot in group.slots]
-    for member in members:
-        names = (run.seed, state.population, member.slot, state.interval)
-        member.begin_interval(partial(randomness.generator, *names))
-    group.begin_interval([member.hyperparameters for member in members])
-    if members[0].environment_steps >= run.learning_starts:
-        group.act(observations(members), noises(members))
+    sums = {lane: one for group in groups for lane, one in zip(group.lanes, group.reports(), strict=True)}
+    seconds["learn"] += time.perf_counter() - began
+    for state in states:
+        for phase, spent in seconds.items():
+            # Populations side by side share these phases.
+            state.seconds[phase] += spent
+    return [[sums[member.lane] for member in state.members] for state in states]
 
 
 def observations(members: list[Member]) -> np.ndarray:
@@ -173,9 +248,8 @@ def noises(members: list[Member]) -> np.ndarray:
     return np.stack([member.noise() for member in members])
 
 
-def advance(state: State, group: Group, updates: int) -> None:
+def advance(run: Run, group: Group, members: list[Member], updates: int, seconds: dict[str, float]) -> None:
     """Take one environment step of a group's members and start their next update (if `updates`) or action."""
-    run, members = state.run, [state.members[slot] for slot in group.slots]
     # Members of a group share kind and schedule, so one's count speaks for all.
     began = time.perf_counter()
     if members[0].environment_steps < run.learning_starts:
@@ -188,33 +262,31 @@ def advance(state: State, group: Group, updates: int) -> None:
         member.advance(action)
     stepped = time.perf_counter()
     if updates and members[0].environment_steps > run.learning_starts:
-        learn(state, group, members)
+        learn(run, group, members)
     elif members[0].environment_steps >= run.learning_starts:
         group.act(observations(members), noises(members))
-    state.seconds["rollout"] += stepped - acted
-    state.seconds["learn"] += time.perf_counter() - stepped + acted - began
+    seconds["rollout"] += stepped - acted
+    seconds["learn"] += time.perf_counter() - stepped + acted - began
 
 
-def learn(state: State, group: Group, members: list[Member]) -> None:
+def learn(run: Run, group: Group, members: list[Member]) -> None:
     """Start one update of a group's members, gathering the curvature first of those whose optimizer is new."""
     padded = bucket(max(member.hyperparameters.batch_size for member in members))
     for member in members:
         # An empty buffer has no curvature, and is a failing environment's; the burn-in waits for it to work.
         if member.needs_burn_in and len(member.replay):
-            burn_in(state, group, member, padded)
+            burn_in(run, group, member, padded)
     samples = [member.sample(padded) for member in members]
     group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
     for member in members:
         member.gradient_steps += 1
 
 
-def burn_in(state: State, group: Group, member: Member, padded: int) -> None:
+def burn_in(run: Run, group: Group, member: Member, padded: int) -> None:
     """Fill the factors of a curvature optimizer from the member's replay, before its first step."""
-    run = state.run
     roles = zip(optimizers.ROLES, optimizers.networks_of(member.kind), strict=True)
     count = max(run.optimizers[name][role].get("burn_in", 0) for role, name in roles)
-    rng = randomness.generator(run.seed, state.population, member.slot, state.interval, Purpose.BURN_IN)
-    group.burn_in(member.slot, [member.sample(padded, rng) for _ in range(count)])
+    group.burn_in(member.lane, [member.sample(padded, member.burn_in_rng) for _ in range(count)])
     member.needs_burn_in = False
 
 
@@ -228,22 +300,21 @@ def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
     """
     began = time.perf_counter()
     run, environment = state.run, state.evaluation_environment
-    rng = randomness.generator(run.seed, state.population, POPULATION, state.interval, Purpose.EVALUATE)
+    rng = stream(run, POPULATION, state.interval, Purpose.EVALUATE)
     seeds = rng.integers(2**31, size=run.episodes).tolist()
     evaluations = []
-    for group in state.groups:
-        for slot in group.slots:
-            member = state.members[slot]
-            policy = Policy(group.actor(slot), environment.low, environment.high, run.env)
-            member.quarantined = member.quarantined or divergence(group, slot, reports[slot])
-            evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
-            member.fitness = math.nan if member.quarantined else evaluation.mean
-            state.quarantines += member.quarantined is not None
-            evaluations.append((slot, evaluation))
-            if math.isfinite(member.fitness) and (state.best is None or member.fitness > state.best.fitness):
-                state.best = Best(policy, member.fitness, slot, member.kind, member.environment_steps)
+    for member in state.members:
+        group = state.group_of(member)
+        policy = Policy(group.actor(member.lane), environment.low, environment.high, run.env)
+        member.quarantined = member.quarantined or divergence(group, member.lane, reports[member.slot])
+        evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
+        member.fitness = math.nan if member.quarantined else evaluation.mean
+        state.quarantines += member.quarantined is not None
+        evaluations.append(evaluation)
+        if math.isfinite(member.fitness) and (state.best is None or member.fitness > state.best.fitness):
+            state.best = Best(policy, member.fitness, member.slot, member.kind, member.environment_steps)
     state.seconds["evaluate"] += time.perf_counter() - began
-    return [evaluation for _, evaluation in sorted(evaluations, key=lambda pair: pair[0])]
+    return evaluations
 
 
 def fitness(environment: Environment, policy: Policy, seeds: list[int], member: Member) -> Evaluation:
@@ -260,9 +331,9 @@ def fitness(environment: Environment, policy: Policy, seeds: list[int], member: 
     return evaluation
 
 
-def divergence(group: Group, slot: int, sums: Report) -> str | None:
+def divergence(group: Group, lane: int, sums: Report) -> str | None:
     """Return in words how a member has diverged; None for a sound one."""
-    if networks := group.not_finite(slot):
+    if networks := group.not_finite(lane):
         return f"parameters of its {' and '.join(networks)} are not finite"
     losses = {"critics' loss": sums.critic_loss, "actor's loss": sums.actor_loss, "Q value": sums.q_value}
     if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
@@ -285,14 +356,9 @@ def evolve_members(state: State) -> list[Exploit]:
     run, exploits = state.run, []
     # Before every member has learnt, fitness says nothing of optimizers or hyperparameters.
     if all(member.gradient_steps for member in state.members):
-
-        def stream(slot: int, purpose: Purpose) -> np.random.Generator:
-            return randomness.generator(run.seed, state.population, slot, state.interval, purpose)
-
-        explore_rngs = [stream(member.slot, Purpose.EXPLORE) for member in state.members]
-        exploits = evolve.evolve(
-            [member.standing for member in state.members], run, stream(POPULATION, Purpose.SELECT), explore_rngs
-        )
+        select_rng = stream(run, POPULATION, state.interval, Purpose.SELECT)
+        explore_rngs = [stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
+        exploits = evolve.evolve([member.standing for member in state.members], run, select_rng, explore_rngs)
         for exploit in exploits:
             copy_member(state, exploit)
     state.evolved = True
@@ -303,9 +369,9 @@ def evolve_members(state: State) -> list[Exploit]:
 def copy_member(state: State, exploit: Exploit) -> None:
     """Carry out an exploit: networks, targets and replay always; the optimizer's state between equal kinds if configured."""
     child, parent = state.members[exploit.child.slot], state.members[exploit.parent.slot]
-    groups = {slot: group for group in state.groups for slot in group.slots}
     reset = not (exploit.same_kind and state.run.copy_optimizer_state)
-    groups[child.slot].put(child.slot, groups[parent.slot].take(parent.slot), reset_optimizers=reset)
+    learner = state.group_of(parent).take(parent.lane)
+    state.group_of(child).put(child.lane, learner, reset_optimizers=reset)
     child.replay.copy_from(parent.replay)
     child.hyperparameters = exploit.hyperparameters
     child.parent = parent.slot
@@ -352,7 +418,7 @@ def finish(state: State, folder: RunFolder | None, wall_seconds: float) -> Resul
     """Evaluate the best policy on fresh episodes and write the result."""
     run, best = state.run, state.best
     assert best is not None, "a run in which every member was in quarantine has stopped"
-    rng = randomness.generator(run.seed, state.population, POPULATION, 0, Purpose.FINAL_EVALUATION)
+    rng = stream(run, POPULATION, 0, Purpose.FINAL_EVALUATION)
     seeds = rng.integers(2**31, size=run.final_episodes).tolist()
     faulted = evaluate.tolerate(run.max_faults)
     evaluate.rebuild(state.evaluation_environment, faulted)

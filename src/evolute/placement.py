@@ -89,13 +89,13 @@ class Group:
     """Some members of one kind on one device.
 
     Attributes:
-        slots: their slots in the population, in order.
+        lanes: their places among all members of all populations, in order.
         updates: learner updates done so far; shared by the members, so schedules are one branch for all.
     """
 
-    def __init__(self, slots: Sequence[int], kind: str, programs: Programs, device: Device, learners: Sequence[Learner]):
-        """Take new learners without optimizer states, one per slot."""
-        self.slots = list(slots)
+    def __init__(self, lanes: Sequence[int], kind: str, programs: Programs, device: Device, learners: Sequence[Learner]):
+        """Take new learners without optimizer states, one per lane."""
+        self.lanes = list(lanes)
         self.kind = kind
         self.updates = 0
         self._programs = programs
@@ -110,7 +110,7 @@ class Group:
         """Take the hyperparameters that hold for the coming interval, and start its report."""
         self._hyper = self._place(hyperparameters.as_arrays(list(members)))
         shapes = jax.eval_shape(td3.no_report)
-        self._reports = self._place(jax.tree.map(lambda x: np.zeros((len(self.slots), *x.shape), x.dtype), shapes))
+        self._reports = self._place(jax.tree.map(lambda x: np.zeros((len(self.lanes), *x.shape), x.dtype), shapes))
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> None:
         """Start computing exploring actions for observations [M, O] with standard normal noise [M, A]."""
@@ -130,28 +130,28 @@ class Group:
     def reports(self) -> list[Report]:
         """Wait for the interval's updates and return each member's sums."""
         fetched = jax.device_get(self._reports)
-        return [jax.tree.map(lambda x, n=n: float(x[n]), fetched) for n in range(len(self.slots))]
+        return [jax.tree.map(lambda x, n=n: float(x[n]), fetched) for n in range(len(self.lanes))]
 
-    def burn_in(self, slot: int, samples: Sequence[Sample]) -> None:
+    def burn_in(self, lane: int, samples: Sequence[Sample]) -> None:
         """Let one member's optimizers gather curvature from samples."""
-        hyper = jax.tree.map(lambda x: x[self._index(slot)][None], self._hyper)
-        learner = jax.tree.map(lambda x: x[None], self._device_learner(slot))
+        hyper = jax.tree.map(lambda x: x[self._index(lane)][None], self._hyper)
+        learner = jax.tree.map(lambda x: x[None], self._device_learner(lane))
         for sample in samples:
             learner = self._programs.burn_in(learner, jax.tree.map(lambda x: x[None], sample), hyper)
-        self._store(slot, jax.tree.map(lambda x: x[0], learner))
+        self._store(lane, jax.tree.map(lambda x: x[0], learner))
 
-    def take(self, slot: int) -> Learner:
+    def take(self, lane: int) -> Learner:
         """Return one member's learner as host arrays."""
-        return jax.device_get(self._device_learner(slot))
+        return jax.device_get(self._device_learner(lane))
 
-    def actor(self, slot: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def actor(self, lane: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return one member's actor as host arrays (w, b) by layer."""
-        index = self._index(slot)
+        index = self._index(lane)
         return [(np.asarray(layer.w[index]), np.asarray(layer.b[index])) for layer in jax.device_get(self._learners.actor)]
 
-    def not_finite(self, slot: int) -> list[str]:
+    def not_finite(self, lane: int) -> list[str]:
         """Return which of one member's networks have a parameter that is not finite."""
-        index, learner = self._index(slot), self._learners
+        index, learner = self._index(lane), self._learners
         parts = {
             "actor": learner.actor,
             "critics": learner.critics,
@@ -161,27 +161,27 @@ class Group:
         own = jax.device_get(jax.tree.map(lambda x: x[index], parts))
         return [name for name, part in own.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
 
-    def put(self, slot: int, learner: Learner, reset_optimizers: bool) -> None:
+    def put(self, lane: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
         if reset_optimizers:
             batched = self._place(
                 jax.tree.map(lambda x: np.asarray(x)[None], learner._replace(actor_state=(), critic_states=((), ())))
             )
             learner = jax.tree.map(lambda x: x[0], self._programs.reset_optimizers(batched))
-        self._store(slot, self._place(learner))
+        self._store(lane, self._place(learner))
 
-    def _index(self, slot: int) -> int:
-        return self.slots.index(slot)
+    def _index(self, lane: int) -> int:
+        return self.lanes.index(lane)
 
-    def _device_learner(self, slot: int) -> Learner:
-        index = self._index(slot)
+    def _device_learner(self, lane: int) -> Learner:
+        index = self._index(lane)
         return jax.tree.map(lambda x: jnp.copy(x[index]), self._learners)
 
-    def _store(self, slot: int, learner: Learner) -> None:
-        if len(self.slots) == 1:
+    def _store(self, lane: int, learner: Learner) -> None:
+        if len(self.lanes) == 1:
             self._learners = jax.tree.map(lambda x: x[None], learner)
         else:
-            index = self._index(slot)
+            index = self._index(lane)
             self._learners = jax.tree.map(lambda all_, one: all_.at[index].set(one), self._learners, learner)
 
     def _place(self, tree: Any) -> Any:
@@ -189,18 +189,18 @@ class Group:
 
 
 def deal(kinds: Sequence[str], placement: str) -> list[tuple[str, list[int], Device]]:
-    """Return (kind, slots, device) for every group of a population.
+    """Return (kind, lanes, device) for every group of a population.
 
     Args:
-        kinds: each slot's kind.
+        kinds: each lane's kind.
         placement: "map" for groups of one, dealt over the devices; "vmap" for one group per kind; "auto" by the platform.
     """
     devices = jax.local_devices()
     if placement == "auto":
         placement = "map" if devices[0].platform == "cpu" else "vmap"
     if placement == "map":
-        return [(kind, [slot], devices[slot % len(devices)]) for slot, kind in enumerate(kinds)]
+        return [(kind, [lane], devices[lane % len(devices)]) for lane, kind in enumerate(kinds)]
     cohorts: dict[str, list[int]] = {}
-    for slot, kind in enumerate(kinds):
-        cohorts.setdefault(kind, []).append(slot)
-    return [(kind, slots, devices[n % len(devices)]) for n, (kind, slots) in enumerate(cohorts.items())]
+    for lane, kind in enumerate(kinds):
+        cohorts.setdefault(kind, []).append(lane)
+    return [(kind, lanes, devices[n % len(devices)]) for n, (kind, lanes) in enumerate(cohorts.items())]

@@ -33,6 +33,8 @@ class Member:
     hyperparameters: Hyperparameters
     environment: Environment
     replay: ReplayBuffer
+    # Its place among all members of all populations that train side by side.
+    lane: int
     # over the whole run
     environment_steps: int = 0
     gradient_steps: int = 0
@@ -53,6 +55,7 @@ class Member:
     warm_up_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     replay_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     noise_rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    burn_in_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     episode_return: float = 0.0
     finished_returns: list[float] = field(default_factory=list)
 
@@ -73,6 +76,7 @@ class Member:
         self.warm_up_rng = stream(Purpose.WARM_UP)
         self.replay_rng = stream(Purpose.REPLAY)
         self.noise_rng = stream(Purpose.NOISE)
+        self.burn_in_rng = stream(Purpose.BURN_IN)
         self.episode_return = 0.0
         self.finished_returns = []
 

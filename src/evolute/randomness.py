@@ -1,6 +1,6 @@
 """Every random draw of a run, by name: no global generators, so a run can be cut and continued at any interval.
 
-A draw belongs to (seed, population, member, interval, purpose). Each of these names has one consumer; two members,
+A draw belongs to (seed, member, interval, purpose). Each of these names has one consumer; two members,
 two intervals or two purposes never share a stream. All draws are made on the host: compiled programs are functions of
 their arguments, which keeps them quick to compile and makes mapped, vmapped and accelerated members draw the same
 numbers.
@@ -31,11 +31,11 @@ class Purpose(IntEnum):
 POPULATION = 2**32 - 1
 
 
-def seed_sequence(seed: int, population: int, member: int, interval: int, purpose: Purpose) -> np.random.SeedSequence:
-    """Return the seed sequence of one stream."""
-    return np.random.SeedSequence([seed, population, member, interval, int(purpose)])
+def seed_sequence(seed: int, member: int, interval: int, purpose: Purpose) -> np.random.SeedSequence:
+    """Return the seed sequence of one stream. The zero is part of a run's identity."""
+    return np.random.SeedSequence([seed, 0, member, interval, int(purpose)])
 
 
-def generator(seed: int, population: int, member: int, interval: int, purpose: Purpose) -> np.random.Generator:
+def generator(seed: int, member: int, interval: int, purpose: Purpose) -> np.random.Generator:
     """Return the generator of one stream."""
-    return np.random.default_rng(seed_sequence(seed, population, member, interval, purpose))
+    return np.random.default_rng(seed_sequence(seed, member, interval, purpose))

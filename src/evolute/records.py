@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,10 +32,10 @@ BEGUN = {LOCK_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE} | {
 }
 
 
-def default_folder(env: str, mix: dict[str, int], seed: int) -> Path:
+def default_folder(env: str, mix: dict[str, int], seeds: Sequence[int]) -> Path:
     """Return runs/<env>-<mix>-<seed>-<time>, without characters that a path cannot hold."""
     slots = "_".join(f"{kind}{count}" for kind, count in mix.items())
-    name = f"{env}-{slots}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{env}-{slots}-{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
     return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "+" for c in name)
 
 

@@ -54,7 +54,7 @@ def resume(
         placement.use_all_cores(len(run.kinds))
         folder.circumstances = circumstances(run.env, run.time_limit)
         changes = changed(folder, found, allow_version_change)
-        state = engine.start(run)
+        [state] = engine.start([run])
         stack.callback(engine.close, state)
         if found is not None:
             checkpoint.restore(folder.path, found, state)
@@ -71,7 +71,7 @@ def resume(
         for sentence in notes:
             note(sentence)
         state.lineage = [event for event in folder.events() if event.get("event") == "exploit"]
-        return engine.go_on(state, folder, observer)
+        return engine.go_on([state], [folder], observer)[0]
 
 
 def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tuple[Run, Checkpoint | None]:

@@ -32,10 +32,9 @@ class State:
 
     run: Run
     members: list[Member]
+    # Shared with the populations that train beside this one.
     groups: list[Group]
     evaluation_environment: Environment
-    # Of a population that trains beside others; part of every random stream's name.
-    population: int = 0
     interval: int = 0
     best: Best | None = None
     # Every exploit so far, as events.
@@ -48,6 +47,10 @@ class State:
     earlier_seconds: float = 0.0
     # Wall time of the interval's phases.
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    def group_of(self, member: Member) -> Group:
+        """Return the group that a member learns in."""
+        return next(group for group in self.groups if member.lane in group.lanes)
 
     @property
     def intervals(self) -> int:
@@ -71,6 +74,8 @@ class Progress:
     # Rows of metrics and evolution events of the interval that just ended; empty in between.
     rows: list[dict[str, Any]]
     events: list[dict[str, Any]]
+    # How many populations train side by side; each is told of apart.
+    populations: int = 1
 
 
 @dataclass(frozen=True)

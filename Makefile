@@ -11,7 +11,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
-.PHONY: help install demo test test-slow faults lint types format check ci clean
+.PHONY: help install demo test test-slow faults bench bench-full lint types format check ci clean
 
 help: ## Show this help
 	@echo "Usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [WORKERS=2]"
@@ -30,6 +30,12 @@ test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
 
 faults: $(VENV)/.installed-test ## Kill and damage real runs, resume them, and compare (about 20 minutes)
 	$(BIN)/python tests/faults.py
+
+bench: $(VENV)/.installed-runtime ## Measure speed side by side, in about three minutes
+	$(BIN)/python benchmarks/bench.py
+
+bench-full: $(VENV)/.installed-runtime ## The same with all member counts, tasks and repetitions
+	$(BIN)/python benchmarks/bench.py --full
 
 lint: $(VENV)/.installed-lint ## Check style and formatting
 	$(BIN)/ruff check .

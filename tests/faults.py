@@ -6,6 +6,7 @@ per fault and a total; exits with 1 if a run was lost or differs.
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -310,22 +311,29 @@ def limit_file_size():
 
 
 def read_only(folder, run):
-    """Make a run's file system read-only under it; once it is writable again, the run goes on."""
-    disk = folder / f"disk-{run}"
-    with small_file_system(disk, "64m") as mounted:
-        if not mounted:
-            raise Lost("no file system may be mounted here, so this cannot be tried")
-        process = start(disk, "train", *MIXED, "--out", run)
-        wait_until(lambda: any((disk / run / "checkpoints").glob("000003.json")))
-        remounted = subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, text=True, check=False)
-        while remounted.returncode:  # busy: a file is open for writing this moment
-            remounted = subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, text=True, check=False)
-        code, _, err = finish(process)
-        assert code == 3, f"exit code {code}: {err}"
-        assert "Read-only" in err, err
-        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-        resume(disk, run)
-        shutil.copytree(disk / run, folder / run)
+    """Take the right to write from a run while it trains; given back, the run goes on."""
+    place = folder / f"place-{run}"
+    place.mkdir()
+    process = start(place, "train", *MIXED, "--out", run, preexec_fn=heed_permissions)
+    wait_until(lambda: process.poll() is not None or any((place / run / "checkpoints").glob("000003.json")))
+    folders = [place / run, place / run / "checkpoints", place / run / "replay"]
+    for path in folders:
+        path.chmod(0o555)
+    code, _, err = finish(process)
+    assert code == 3, f"exit code {code}: {err}"
+    assert "Permission denied" in err, err
+    for path in folders:
+        path.chmod(0o777)
+    shutil.copytree(place / run, folder / run)
+    resume(folder, run)
+
+
+def heed_permissions():
+    """Let the permissions of files hold this process back even where root runs it."""
+    drop_from_bounding_set, override, read_search = 24, 1, 2
+    if os.geteuid() == 0:
+        for capability in (override, read_search):
+            ctypes.CDLL(None).prctl(drop_from_bounding_set, capability, 0, 0, 0)
 
 
 def no_handles(folder, run):
@@ -436,7 +444,7 @@ def main():
             fault(f"{number.name}, then resume", signalled, number)
         fault("a second process on the run", second_process)
         fault("disk full", no_room)
-        fault("file system read-only", read_only)
+        fault("run folder made read-only", read_only)
         fault("no file handle left", no_handles)
         fault("SIGINT twice while the environment hangs", lambda f, r: signalled_twice(f, r), identical=False)
         for kind in ("adam", "diag_ggn", "kfac", "kfac_empirical"):

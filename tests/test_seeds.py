@@ -62,8 +62,8 @@ def test_seeds_are_named_once(seeds):
 
 def test_one_of_them_can_be_extended_alone(tmp_path, beside):
     train_seeds(RUN, [3, 5], [tmp_path / "3", tmp_path / "5"])
-    resume(tmp_path / "3", steps=200, note=lambda _: None)
-    train(dataclasses.replace(RUN, seed=3, steps=200), tmp_path / "alone")
+    resume(tmp_path / "3", steps=250, note=lambda _: None)
+    train(dataclasses.replace(RUN, seed=3, steps=250), tmp_path / "alone")
     assert differences(tmp_path / "3", tmp_path / "alone") == []
 
 

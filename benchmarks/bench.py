@@ -1,0 +1,444 @@
+"""What a population costs, side by side in one run: python benchmarks/bench.py [--full] [--out FILE.json]
+
+Every figure is a median over repetitions that take turns, so that a slow minute of the machine hits all cases alike. Compilation
+and a warm-up come first and are timed apart. Hyperparameters are the paper preset's on HalfCheetah-v4. Peers are measured where
+they are installed (pip install '.[oracles]' 'sbx-rl'), and left out elsewhere.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENV, BATCH, OBS, ACT, UNITS = "HalfCheetah-v4", 256, 17, 6, (400, 300)
+KINDS = ("adam", "diag_ggn", "kfac", "kfac_empirical")
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def median_of_turns(cases, repetitions):
+    """Time every case in turn, again and again; return the median of what each returns, by name."""
+    found = {name: [] for name in cases}
+    for _ in range(repetitions):
+        for name, measure in cases.items():
+            found[name].append(measure())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------------- arithmetic alone
+
+
+def products():
+    """Return (m, k, n) and how often, of every matrix product that one TD3 update with Adam needs, on average."""
+    actor, critic = (OBS, *UNITS, ACT), (OBS + ACT, *UNITS, 1)
+
+    def forward(sizes):
+        return [(BATCH, i, o) for i, o in itertools.pairwise(sizes)]
+
+    def weights(sizes):
+        return [(i, BATCH, o) for i, o in itertools.pairwise(sizes)]
+
+    def inputs(sizes, to_the_input=False):
+        pairs = list(itertools.pairwise(sizes))
+        return [(BATCH, o, i) for i, o in (pairs if to_the_input else pairs[1:])]
+
+    every = forward(actor) + 4 * forward(critic) + 2 * weights(critic) + 2 * inputs(critic)
+    other = forward(actor) + forward(critic) + inputs(critic, to_the_input=True) + inputs(actor) + weights(actor)
+    # The actor's share comes every other update.
+    return [(shape, 2) for shape in every] + [(shape, 1) for shape in other]
+
+
+def product_ceiling():
+    """Return a measure of the seconds that the products of one update take, one stream of them per core."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    # Two updates' worth, so that the actor's share comes once.
+    shapes = [shape for shape, times in products() for _ in range(times)]
+    factors = [(rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)) for m, k, n in shapes]
+    multiply = jax.jit(lambda pairs: [jnp.matmul(a, b) for a, b in pairs])
+    devices = jax.local_devices()[: len(CORES)]
+    placed = [jax.device_put(factors, device) for device in devices]
+
+    def measure(times=40):
+        began = time.perf_counter()
+        for _ in range(times):
+            results = [multiply(pairs) for pairs in placed]
+        jax.block_until_ready(results)
+        # Every device did two updates' products, `times` times.
+        return (time.perf_counter() - began) / (2 * times * len(devices))
+
+    measure(5)
+    return measure, sum(2 * m * k * n for m, k, n in shapes) / 2
+
+
+# ------------------------------------------------------------------------------------------------------------ populations
+
+
+def population(kind, members, env=ENV, prefilled=5_000):
+    """Return a population whose members have replay and whose optimizers have burnt in."""
+    import numpy as np
+
+    from evolute import Run, engine
+
+    run = Run(
+        env, mix={kind: members} if isinstance(kind, str) else kind, steps=1_000_000, learning_starts=100, buffer_size=100_000
+    )
+    [state] = engine.start([run])
+    rng = np.random.default_rng(0)
+    for member in state.members:
+        replay = member.replay
+        replay.rows[:prefilled] = rng.standard_normal((prefilled, replay.rows.shape[1]), np.float32)
+        replay.rows[:prefilled, -1] = 0.0
+        replay.inserted, member.environment_steps = prefilled, prefilled
+    engine.rollout_and_learn([short(state, 5)], lambda _: None)
+    return state
+
+
+def short(state, steps):
+    """Return the state with an interval of so many steps."""
+    from dataclasses import replace
+
+    state.run = replace(state.run, interval=steps)
+    return state
+
+
+def update_only(state, updates=40):
+    """Return a measure of the seconds of one member's update, batches drawn beforehand."""
+    import numpy as np
+
+    from evolute import engine
+    from evolute.replay import Sample
+
+    prepared = []
+    for group in state.groups:
+        members = [member for member in state.members if member.lane in group.lanes]
+        samples = [member.sample(BATCH) for member in members]
+        sample = Sample(*(np.stack(part) for part in zip(*samples, strict=True)))
+        prepared.append((group, sample, engine.observations(members), engine.noises(members)))
+
+    def measure():
+        began = time.perf_counter()
+        for _ in range(updates):
+            for group, sample, obs, noise in prepared:
+                group.learn(sample, obs, noise)
+            for group, *_ in prepared:
+                group.actions()
+        return (time.perf_counter() - began) / (updates * len(state.members))
+
+    measure()
+    return measure
+
+
+def end_to_end(state, steps=60):
+    """Return a measure of the seconds of one member's step: act, step the environment, remember, sample, update."""
+    from evolute import engine
+
+    def measure():
+        began = time.perf_counter()
+        engine.rollout_and_learn([short(state, steps)], lambda _: None)
+        return (time.perf_counter() - began) / (steps * len(state.members))
+
+    measure()
+    return measure
+
+
+def environment_only(env, steps=2_000):
+    """Return a measure of the seconds of one environment step with random actions."""
+    import numpy as np
+
+    from evolute.environments import Environment
+
+    environment = Environment(env)
+    actions = np.random.default_rng(0).uniform(-1, 1, (steps, environment.shape.actions)).astype(np.float32)
+    environment.reset(0)
+
+    def measure():
+        began = time.perf_counter()
+        for action in actions:
+            step = environment.step(action)
+            if step.terminated or step.truncated:
+                environment.reset()
+        return (time.perf_counter() - began) / steps
+
+    return measure
+
+
+def close(state):
+    from evolute import engine
+
+    engine.close(state)
+
+
+# --------------------------------------------------------------------------------------------------------- whole processes
+
+
+def child(code, **more):
+    """Run a piece of Python in a process of its own; return what its last line prints, as JSON."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | more)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2_000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+WHOLE_RUN = """
+import json, resource, sys, tempfile, time
+began = time.perf_counter()
+from pathlib import Path
+import evolute
+run = evolute.Run({env!r}, mix={mix!r}, steps={steps}, interval={interval}, learning_starts={learning_starts}, **{more!r})
+first, spent = [], dict()
+def observe(progress):
+    if not first and progress.steps > run.learning_starts:
+        first.append(time.perf_counter() - began)
+with tempfile.TemporaryDirectory() as folder:
+    result = evolute.train(run, Path(folder) / "run", observe)
+    for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["member"] == 0 and row["interval"] > 1:
+            for phase, seconds in row["seconds"].items():
+                spent[phase] = spent.get(phase, 0.0) + seconds
+print(json.dumps(dict(training=first[0], whole=time.perf_counter() - began, phases=spent,
+                      peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)))
+"""
+
+
+def whole_run(env=ENV, mix=None, steps=400, interval=200, learning_starts=100, more=None, **environ):
+    code = WHOLE_RUN.format(
+        env=env, mix=mix or {"adam": 1}, steps=steps, interval=interval, learning_starts=learning_starts, more=more or {}
+    )
+    return child(code, **environ)
+
+
+def starts(repetitions):
+    """Return seconds until the first update of a whole process, with an empty and with a filled compilation cache."""
+    cold, warm = [], []
+    for _ in range(repetitions):
+        with tempfile.TemporaryDirectory() as cache:
+            settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+            mix = {"adam": 6, "kfac": 2}
+            cold.append(whole_run(mix=mix, **settings)["training"])
+            warm.append(whole_run(mix=mix, **settings)["training"])
+    return statistics.median(cold), statistics.median(warm)
+
+
+MEMORY = """
+import json, resource
+import numpy as np
+import evolute
+from evolute import engine
+run = evolute.Run({env!r}, mix=dict(adam=8), steps=1_000_000)
+[state] = engine.start([run])
+for member in state.members:
+    member.replay.rows[:] = 0.5  # every page is touched
+    member.replay.inserted = member.environment_steps = len(member.replay.rows)
+state.run = evolute.Run({env!r}, mix=dict(adam=8), steps=2_000_000, interval=20)
+engine.rollout_and_learn([state], lambda _: None)
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+"""
+
+# One peer agent on one pinned core: seconds per environment step with one update each, after a warm-up.
+PEER = """
+import json, os, sys, time
+os.sched_setaffinity(0, {{{core}}})
+import numpy as np
+import gymnasium
+if {peer!r} == "sb3":
+    import torch
+    torch.set_num_threads(1)
+    from stable_baselines3 import TD3
+    policy = dict(net_arch=[400, 300])
+else:
+    from sbx import TD3
+    policy = dict(net_arch=[400, 300])
+from stable_baselines3.common.noise import NormalActionNoise
+noise = NormalActionNoise(np.zeros(6), 0.1 * np.ones(6))
+agent = TD3("MlpPolicy", gymnasium.make({env!r}), learning_rate=1e-3, batch_size=256, learning_starts=200, gradient_steps=1,
+            train_freq=1, action_noise=noise, policy_kwargs=policy, buffer_size=100_000, device="cpu")
+agent.learn(600)
+seconds = []
+for _ in range({repetitions}):
+    began = time.perf_counter()
+    agent.learn({steps}, reset_num_timesteps=False)
+    seconds.append((time.perf_counter() - began) / {steps})
+print(json.dumps(sorted(seconds)[len(seconds) // 2]))
+"""
+
+
+def peers_side_by_side(peer, steps, repetitions):
+    """Return seconds per agent and step of two pinned processes, each training one agent: the peers' best arrangement."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PEER.format(core=core, peer=peer, env=ENV, steps=steps, repetitions=repetitions)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
+        )
+        for core in CORES
+    ]
+    values = []
+    for process in processes:
+        out, err = process.communicate(timeout=900)
+        if process.returncode:
+            raise RuntimeError(err[-2_000:])
+        values.append(json.loads(out.splitlines()[-1]))
+    return statistics.mean(values) / len(processes)
+
+
+# ------------------------------------------------------------------------------------------------------------------- all
+
+
+def measure(full):
+    import jax
+
+    from evolute import placement
+
+    placement.use_all_cores(64)
+    repetitions, found = (7 if full else 3), {}
+    counts = (1, 2, 4, 8, 16, 32, 64) if full else (1, 8)
+    ceiling, flop = product_ceiling()
+
+    say("update only and end to end, 8 members")
+    states = {kind: population(kind, 8) for kind in KINDS}
+    cases = {"products": ceiling}
+    cases |= {f"update {kind}": update_only(state) for kind, state in states.items()}
+    cases |= {f"whole {kind}": end_to_end(state) for kind, state in states.items() if full or kind in ("adam", "kfac")}
+    found["side_by_side"] = median_of_turns(cases, repetitions)
+    found["flop_per_update"] = flop
+    for state in states.values():
+        close(state)
+
+    say("growth with the number of members")
+    states = {count: population("adam", count) for count in counts}
+    found["growth"] = median_of_turns({str(n): update_only(state, 20) for n, state in states.items()}, repetitions)
+    for state in states.values():
+        close(state)
+
+    say("environments")
+    tasks = ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "Swimmer-v4") if full else (ENV,)
+    found["environment"] = median_of_turns({task: environment_only(task) for task in tasks}, repetitions)
+
+    say("start-up, cold and warm")
+    found["start_cold"], found["start_warm"] = starts(3 if full else 1)
+
+    say("phases of a run with checkpoints")
+    mix, steps = ({"adam": 6, "kfac": 2}, 20_000) if full else ({"adam": 2}, 1_500)
+    more = {"episodes": 5} if full else {"episodes": 1}
+    interval = 10_000 if full else 500
+    cache = jax.config.jax_compilation_cache_dir
+    environ = {"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}
+    found["phases"] = whole_run(mix=mix, steps=steps, interval=interval, learning_starts=interval, more=more, **environ)["phases"]
+
+    if full:
+        say("memory of 8 members with full buffers")
+        found["memory"] = {task: child(MEMORY.format(env=task)) for task in ("HalfCheetah-v4", "Humanoid-v4")}
+    found["peers"] = {}
+    for peer, package in (("sb3", "stable_baselines3"), ("sbx", "sbx")):
+        if importlib.util.find_spec(package) is None:
+            say(f"{peer}: not installed, left out")
+            continue
+        say(f"{peer}: two pinned processes, between two measures of ours")
+        state = population("adam", 8)
+        ours = end_to_end(state)
+        before = ours()
+        theirs = peers_side_by_side(peer, 1_000, 3)
+        found["peers"][peer] = {"seconds": theirs, "ours_before": before, "ours_after": ours()}
+        close(state)
+    return found
+
+
+def say(text):
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def about():
+    from evolute.environments import versions
+
+    names = [
+        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    return {"versions": versions(), "processor": names[0] if names else platform.processor(), "cores": len(CORES)}
+
+
+def ms(seconds):
+    return f"{seconds * 1_000:.2f}"
+
+
+def table(found):
+    """Return the results in Markdown."""
+    side, growth, phases = found["side_by_side"], found["growth"], found["phases"]
+    adam, whole = side["update adam"], sum(phases.values())
+    names = {"products": "matrix products alone", **{f"update {k}": f"update only, `{k}`" for k in KINDS}}
+    names |= {f"whole {k}": f"end to end, `{k}`" for k in KINDS}
+    steps = [(names[case], ms(value), f"{value / adam:.2f}") for case, value in side.items()]
+    rest = sum(phases[name] for name in ("evaluate", "evolve", "record", "checkpoint")) / whole
+    targets = [
+        ("update only, of the product ceiling: 90%", f"{side['products'] / adam:.0%}"),
+        ("end to end, of update only: 85%", f"{adam / side['whole adam']:.0%}"),
+        ("K-FAC step against Adam's: at most 1.8", f"{side['update kfac'] / adam:.2f}"),
+        ("Diag-GGN step against Adam's: at most 1.25", f"{side['update diag_ggn'] / adam:.2f}"),
+        ("evaluation, evolution, recording, checkpoints: under 8%", f"{rest:.1%}"),
+        ("checkpoints alone: under 3%", f"{phases['checkpoint'] / whole:.2%}"),
+        ("second start until it trains: 10 s", f"{found['start_warm']:.1f} s (first start: {found['start_cold']:.1f} s)"),
+    ]
+    if "64" in growth:
+        targets.append(("cost per member, 64 against 8: within 10%", f"{growth['64'] / growth['8'] - 1:+.0%}"))
+    for task, size in found.get("memory", {}).items():
+        targets.append((f"memory, 8 members, full buffers, {task}", f"{size / 1e9:.1f} GB"))
+    for peer, values in found["peers"].items():
+        ours = (values["ours_before"] + values["ours_after"]) / 2
+        said = f"{values['seconds'] / ours:.2f} times ({ms(values['seconds'])} ms against {ms(ours)})"
+        targets.append((f"end to end against {peer} in two pinned processes", said))
+    gflop = found["flop_per_update"] / 1e9
+    return "\n\n".join(
+        [
+            markdown(("per member and step, 8 members", "ms", "ratio to Adam's update"), steps),
+            f"Products: {gflop:.2f} GFLOP per update, {gflop / side['products']:.0f} GFLOP/s on {found['about']['cores']} cores.",
+            markdown(("target", "measured"), targets),
+            markdown(("members", "ms per member and update, `adam`"), [(n, ms(value)) for n, value in growth.items()]),
+            markdown(("environment", "µs per step, one core"), [(t, f"{v * 1e6:.0f}") for t, v in found["environment"].items()]),
+            markdown(("phase", "share of the wall time"), [(name, f"{spent / whole:.1%}") for name, spent in phases.items()]),
+        ]
+    )
+
+
+def markdown(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="all member counts, tasks and repetitions")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file for the results")
+    parser.add_argument("--show", type=Path, default=None, help="print the table of a JSON file instead of measuring")
+    arguments = parser.parse_args()
+    if arguments.show:
+        print(table(json.loads(arguments.show.read_text())))
+        return
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from evolute.cli import remember_compiled_programs
+
+    remember_compiled_programs()
+    began = time.perf_counter()
+    found = {**measure(arguments.full), "about": about()}
+    found["seconds"] = time.perf_counter() - began
+    out = arguments.out or HERE / ("full.json" if arguments.full else "short.json")
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    print(table(found))
+    print(f"\nMeasured in {found['seconds']:.0f} s; written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from evolute import cli, records
+from evolute import flags, records
 from evolute.config import Run
 
 TESTS = Path(__file__).parent
@@ -23,7 +23,7 @@ TINY = (
 
 
 def settings_of(*words):
-    return cli._settings(cli._parse(cli._train_flags(), "train", list(words)))
+    return flags.settings_of(flags.parse(flags.train_flags(), "train", list(words)))
 
 
 def test_flags_are_parsed_to_what_a_run_takes():

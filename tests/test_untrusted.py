@@ -27,7 +27,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolute import checkpoint, cli, config, engine, limits
+from evolute import checkpoint, cli, config, engine, flags, limits
 from evolute.config import Run
 from evolute.errors import LONGEST_MESSAGE, UserError, printable
 from evolute.hyperparameters import Hyperparameters, as_arrays
@@ -366,7 +366,7 @@ def policy(env: str = "Hopper-v4") -> Policy:
 def shown(path: Path) -> str:
     """Read everything of a run that the command line shows, and return what it printed."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        cli._show(cli.ShowFlags(path))
+        cli._show(flags.ShowFlags(path))
     RunFolder.open(path).metadata()
     return out.getvalue()
 

@@ -1,22 +1,25 @@
-"""The command line: parse, call the library, print."""
+"""The command line: call the library, print. Options are in flags.py."""
 
 import contextlib
-import dataclasses
-import io
-import itertools
 import os
-import re
 import sys
-import tomllib
-import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from evolute.errors import RunStopped, UserError, closest, printable
+from evolute.flags import (
+    DemoFlags,
+    EvaluateFlags,
+    ResumeFlags,
+    ShowFlags,
+    folder_of,
+    parse,
+    settings_of,
+    train_flags,
+    value_of,
+    whole_number,
+)
 from evolute.interruption import Interrupted, interruptible
 
 if TYPE_CHECKING:
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
 
 # Exit codes; a run that a signal ended exits with 128 + its number.
 MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
-# Where records go, as the help shows it.
-OUT = "runs/<env>-<mix>-<seed>-<time>"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str]) -> int:
     commands: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
-        "train": (_train_flags, _train),
+        "train": (train_flags, _train),
         "resume": (lambda: ResumeFlags, _resume),
         "evaluate": (lambda: EvaluateFlags, _evaluate),
         "show": (lambda: ShowFlags, _show),
@@ -60,7 +61,7 @@ def _run(words: list[str]) -> int:
     }
     if words and words[0] in commands:
         flags, command = commands[words[0]]
-        command(_parse(flags(), words[0], words[1:]))
+        command(parse(flags(), words[0], words[1:]))
         return 0
     if words and words[0] in ("--version", "-V"):
         from evolute import __version__
@@ -71,32 +72,6 @@ def _run(words: list[str]) -> int:
         print(USAGE)
         return 0
     raise UserError(f"unknown command {words[0]!r}{closest(words[0], commands)}; choose from {', '.join(commands)}.")
-
-
-def _parse(flags: Any, command: str, words: list[str]) -> Any:
-    """Return a command's parsed flags; what tyro would print in a box becomes one sentence, like any other mistake."""
-    said, see = io.StringIO(), f"see `evolute {command} --help`."
-    flags_given = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    for flag in flags_given:
-        if flags_given.count(flag) > 1:
-            raise UserError(f"{flag} is given twice; give it once, with all its values.")
-    try:
-        with contextlib.redirect_stderr(said):
-            parsed, unknown = tyro.cli(flags, args=words, prog=f"evolute {command}", return_unknown_args=True)
-    except SystemExit as end:
-        if not end.code:
-            raise  # --help
-        # The box's first block of text, between its title and the first rule below.
-        _, *rows = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).splitlines() or [""]
-        blocks = itertools.groupby((row.strip("│ ") for row in rows), key=lambda row: bool(row.strip("─-╰╯")))
-        text, _, _ = next((" ".join(block) for some, block in blocks if some), "").partition(". ")
-        text = text[:1].lower() + text[1:].rstrip(".") or "the options cannot be understood"
-        raise UserError(f"{text}; {see}") from None
-    if unknown:
-        known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags)]
-        what = "unknown option" if unknown[0].startswith("-") else "unexpected word"
-        raise UserError(f"{what} {unknown[0]!r}{closest(unknown[0], known)}; {see}")
-    return parsed
 
 
 USAGE = """evolute: populations of reinforcement-learning agents whose members use different optimizers
@@ -111,149 +86,19 @@ USAGE = """evolute: populations of reinforcement-learning agents whose members u
 
 # -------------------------------------------------------------------------------------------------------------- train
 
-SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
-# A module's code runs when it is imported.
-ALLOW_IMPORT = "Module that may be imported for an environment that a file names, such as my_package for my_package:MyEnv-v0."
-AllowImportFlag = Annotated[str | None, tyro.conf.arg(metavar="MODULE", help=ALLOW_IMPORT, help_behavior_hint="(default: none)")]
-QuietFlag = tyro.conf.FlagCreatePairsOff[
-    Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
-]
-
-
-def _train_flags() -> Any:
-    """Return a record of the train command's options: those of a Run, each left out unless given, and its own.
-
-    Left-out ones stay None, so that a preset, a file and flags can lie on top of each other.
-    """
-    from evolute.config import Run
-
-    hints = typing.get_type_hints(Run)
-    defaults = Run("HalfCheetah-v4")
-    fields = []
-    for field in dataclasses.fields(Run):
-        default = _shown_default(getattr(defaults, field.name))
-        shown = None if field.name == "env" else f"(default: {default})"
-        kind, metavar = _flag_type(hints[field.name])
-        hint = shown or "(needed, unless --config names it)"
-        argument = tyro.conf.arg(help=field.metadata["help"], help_behavior_hint=hint, metavar=metavar)
-        annotated: Any = Annotated[kind | None, argument]
-        if field.name == "env":
-            annotated = tyro.conf.Positional[annotated]
-        fields.append((field.name, annotated, dataclasses.field(default=None)))
-    own = {
-        "seeds": (
-            tuple[str, ...],
-            "INT ...",
-            "Seeds of independent populations to train side by side, instead of --seed.",
-            "none",
-        ),
-        "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),
-        "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT),
-        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none"),
-    }
-    for name, (kind, metavar, text, default) in own.items():
-        argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
-        fields.append((name, Annotated[kind | None, argument], dataclasses.field(default=None)))
-    fields.append(("quiet", QuietFlag, dataclasses.field(default=False)))
-    made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
-    made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."
-    return made
-
-
-def _flag_type(hint: Any) -> tuple[Any, str]:
-    """Return how an option is parsed and what its help shows for a value.
-
-    All are parsed as text and understood by `_value`, so that a file and a flag with a wrong value get the same answer.
-    """
-    names = {bool: "{true,false}", int: "INT", float: "FLOAT", str: "TEXT"}
-    if typing.get_origin(hint) is dict:
-        return tuple[str, ...], "NAME=VALUE ..."
-    if typing.get_origin(hint) is tuple:
-        return tuple[str, ...], f"{names[typing.get_args(hint)[0]]} ..."
-    return str, names[hint]
-
-
-def _shown_default(value: Any) -> str:
-    if isinstance(value, dict):
-        if any(isinstance(item, dict) for item in value.values()):
-            return "by kind"  # The optimizers' options: a page of help cannot list them.
-        return " ".join(f"{k}={v}" for k, v in value.items()) or "none"
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _settings(flags: Any) -> dict[str, Any]:
-    """Return the settings of the configuration file with the flags on top."""
-    from evolute import config
-
-    hints = typing.get_type_hints(config.Run)
-    given: dict[str, Any] = {}
-    for field in dataclasses.fields(config.Run):
-        value = getattr(flags, field.name)
-        if value is None:
-            continue
-        hint = hints[field.name]
-        if typing.get_origin(hint) is dict:
-            value = _pairs(field.name, value)
-        elif typing.get_origin(hint) is tuple:
-            value = value if typing.get_args(hint)[0] is str else tuple(map(_value, value))
-        elif hint is not str:
-            value = _value(value)
-        given[field.name] = value
-    return config.merge(config.read(flags.config) if flags.config else {}, given)
-
-
-def _pairs(name: str, words: Sequence[str]) -> dict[str, Any]:
-    """Parse NAME=VALUE words; dots in a name make tables, commas in a value make a list."""
-    table: dict[str, Any] = {}
-    flag = "--" + name.replace("_", "-")
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key or not text or not all(key.split(".")):
-            raise UserError(f"{flag} has {word!r}; it must be NAME=VALUE, such as {EXAMPLES[name]}.")
-        inner = table
-        *parents, last = key.split(".")
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise UserError(f"{flag} sets {parent!r} both as a value and as a table; give it once.")
-        if last in inner:
-            raise UserError(f"{flag} names {key!r} twice; give it once, such as {EXAMPLES[name]}.")
-        inner[last] = [_value(part) for part in text.split(",")] if "," in text else _value(text)
-    return table
-
-
-EXAMPLES = {
-    "mix": "adam=6 kfac=2",
-    "optimizers": "kfac.damping=0.1",
-    "steps_per_interval": "kfac=3000",
-    "bounds": "batch_size=64,512",
-}
-
-
-def _value(text: str) -> Any:
-    """Return a TOML scalar or a number in Python's looser spelling (.5), or the text itself where it is none."""
-    for parse in (lambda text: tomllib.loads(f"value = {text}")["value"], int, float):
-        try:
-            return parse(text)
-        except ValueError:  # TOMLDecodeError is one
-            continue
-    return text
-
 
 def _train(flags: Any) -> None:
     from evolute.config import Run
     from evolute.environments import module_of
     from evolute.records import default_folder
 
-    settings = _settings(flags)
+    settings = settings_of(flags)
     if "env" not in settings:
         raise UserError("no environment is given; name one, such as: evolute train HalfCheetah-v4.")
     if flags.seed is not None and flags.seeds is not None:
         raise UserError("both --seed and --seeds are given; choose one.")
     run = Run(**settings)
-    seeds = [run.seed] if flags.seeds is None else [_whole_number("--seeds", seed, least=0) for seed in flags.seeds]
+    seeds = [run.seed] if flags.seeds is None else [whole_number("--seeds", seed, least=0) for seed in flags.seeds]
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
     train_and_report(run, seeds, flags.out or default_folder(run.env, run.mix, seeds), quiet=flags.quiet)
@@ -345,51 +190,13 @@ def _print_result(result: "Result", out: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ resume
 
-RunArgument = tyro.conf.Positional[
-    Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="Run folder.", help_behavior_hint="(needed)")]
-]
-
-
-def _folder(given: Path | None) -> Path:
-    if given is None:
-        raise UserError("no run folder is given; name the one that `evolute train` named, such as runs/NAME.")
-    return given
-
-
-def _whole_number(flag: str, text: str, least: int) -> int:
-    value = _value(text)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if type(value) is not int or value < least:
-        raise UserError(f"{flag} is {text}; it must be a whole number, at least {least}, such as {max(least, 10)}.")
-    return value
-
-
-@dataclass(frozen=True)
-class ResumeFlags:
-    """Go on with a run that was stopped, from its newest whole checkpoint; or make a run longer."""
-
-    run: RunArgument = None
-    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as the run was asked for)")] = None
-    """Environment steps of each member, in all: the run's new length."""
-    allow_version_change: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(
-            help="Go on with other versions or another physics than the run was trained with.",
-            help_behavior_hint="(default: refuse)",
-        ),
-    ] = False
-    allow_import: AllowImportFlag = None
-    quiet: QuietFlag = False
-
 
 def _resume(flags: ResumeFlags) -> None:
     from evolute.display import console
     from evolute.resumption import resume
 
-    path, screen = _folder(flags.run), console()
-    steps = None if flags.steps is None else _whole_number("--steps", flags.steps, least=1)
+    path, screen = folder_of(flags.run), console()
+    steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
 
     def note(sentence: str) -> None:
         if not flags.quiet:
@@ -406,20 +213,6 @@ def _resume(flags: ResumeFlags) -> None:
 # ---------------------------------------------------------------------------------------------------------- evaluate
 
 
-@dataclass(frozen=True)
-class EvaluateFlags:
-    """Play deterministic episodes with a run's best policy; only completed ones count (RL Baselines3 Zoo)."""
-
-    run: RunArgument = None
-    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 150000)")] = None
-    """Environment steps to play."""
-    episodes: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
-    """Episodes to play instead of a number of steps."""
-    seed: SeedFlag = "0"
-    """Seed of the first episode."""
-    allow_import: AllowImportFlag = None
-
-
 def _evaluate(flags: EvaluateFlags) -> None:
     from evolute import evaluate
     from evolute.display import number
@@ -428,10 +221,10 @@ def _evaluate(flags: EvaluateFlags) -> None:
 
     if flags.steps is not None and flags.episodes is not None:
         raise UserError("both --steps and --episodes are given; choose one.")
-    steps = _whole_number("--steps", flags.steps or "150000", least=1)
-    episodes = None if flags.episodes is None else _whole_number("--episodes", flags.episodes, least=1)
-    seed = _whole_number("--seed", flags.seed, least=0)
-    policy = RunFolder.open(_folder(flags.run)).best_policy()
+    steps = whole_number("--steps", flags.steps or "150000", least=1)
+    episodes = None if flags.episodes is None else whole_number("--episodes", flags.episodes, least=1)
+    seed = whole_number("--seed", flags.seed, least=0)
+    policy = RunFolder.open(folder_of(flags.run)).best_policy()
     admit(policy.env, flags.allow_import)
     environment = Environment(policy.env)
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
@@ -458,18 +251,11 @@ def _evaluate(flags: EvaluateFlags) -> None:
 # -------------------------------------------------------------------------------------------------------- show, demo
 
 
-@dataclass(frozen=True)
-class ShowFlags:
-    """Print a run's leaderboard, lineage, hyperparameters and learning curves; also while it trains."""
-
-    run: RunArgument = None
-
-
 def _show(flags: ShowFlags) -> None:
     from evolute.display import console, curves_table, leaderboard_table, lineage_table
     from evolute.records import RunFolder
 
-    folder, screen = RunFolder.open(_folder(flags.run)), console()
+    folder, screen = RunFolder.open(folder_of(flags.run)), console()
     metrics, result = folder.metrics(), folder.result()
     exploits = [event for event in folder.events() if event["event"] == "exploit"]
     if not metrics:
@@ -491,17 +277,6 @@ def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> 
     return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]
 
 
-@dataclass(frozen=True)
-class DemoFlags:
-    """Train a mixed population of four on HalfCheetah-v4, in a few minutes on two cores."""
-
-    seed: SeedFlag = "0"
-    """Seed of everything random in the run."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint=f"(default: {OUT})")] = None
-    """Folder for the run's records; must not hold a run yet."""
-    quiet: QuietFlag = False
-
-
 def _demo(flags: DemoFlags) -> None:
     from evolute.config import Run
     from evolute.records import default_folder
@@ -511,7 +286,7 @@ def _demo(flags: DemoFlags) -> None:
         "HalfCheetah-v4",
         mix={"adam": 2, "kfac": 1, "diag_ggn": 1},
         steps=20_000,
-        seed=_value(flags.seed),
+        seed=value_of(flags.seed),
         actor_layers=(64, 64),
         critic_layers=(64, 64),
         batch_size=128,

@@ -1,0 +1,252 @@
+"""The command line's options: what each command takes, and words turned into settings."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import tomllib
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from evolute.errors import UserError, closest
+
+# Where records go, as the help shows it.
+OUT = "runs/<env>-<mix>-<seed>-<time>"
+
+SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
+# A module's code runs when it is imported.
+ALLOW_IMPORT = "Module that may be imported for an environment that a file names, such as my_package for my_package:MyEnv-v0."
+AllowImportFlag = Annotated[str | None, tyro.conf.arg(metavar="MODULE", help=ALLOW_IMPORT, help_behavior_hint="(default: none)")]
+QuietFlag = tyro.conf.FlagCreatePairsOff[
+    Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
+]
+
+
+def train_flags() -> Any:
+    """Return a record of the train command's options: those of a Run, each left out unless given, and its own.
+
+    Left-out ones stay None, so that a preset, a file and flags can lie on top of each other.
+    """
+    from evolute.config import Run
+
+    hints = typing.get_type_hints(Run)
+    defaults = Run("HalfCheetah-v4")
+    fields = []
+    for field in dataclasses.fields(Run):
+        default = _shown_default(getattr(defaults, field.name))
+        shown = None if field.name == "env" else f"(default: {default})"
+        kind, metavar = _flag_type(hints[field.name])
+        hint = shown or "(needed, unless --config names it)"
+        argument = tyro.conf.arg(help=field.metadata["help"], help_behavior_hint=hint, metavar=metavar)
+        annotated: Any = Annotated[kind | None, argument]
+        if field.name == "env":
+            annotated = tyro.conf.Positional[annotated]
+        fields.append((field.name, annotated, dataclasses.field(default=None)))
+    own = {
+        "seeds": (
+            tuple[str, ...],
+            "INT ...",
+            "Seeds of independent populations to train side by side, instead of --seed.",
+            "none",
+        ),
+        "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),
+        "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT),
+        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none"),
+    }
+    for name, (kind, metavar, text, default) in own.items():
+        argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
+        fields.append((name, Annotated[kind | None, argument], dataclasses.field(default=None)))
+    fields.append(("quiet", QuietFlag, dataclasses.field(default=False)))
+    made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
+    made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."
+    return made
+
+
+def _flag_type(hint: Any) -> tuple[Any, str]:
+    """Return how an option is parsed and what its help shows for a value.
+
+    All are parsed as text and understood by `value_of`, so that a file and a flag with a wrong value get the same answer.
+    """
+    names = {bool: "{true,false}", int: "INT", float: "FLOAT", str: "TEXT"}
+    if typing.get_origin(hint) is dict:
+        return tuple[str, ...], "NAME=VALUE ..."
+    if typing.get_origin(hint) is tuple:
+        return tuple[str, ...], f"{names[typing.get_args(hint)[0]]} ..."
+    return str, names[hint]
+
+
+def _shown_default(value: Any) -> str:
+    if isinstance(value, dict):
+        if any(isinstance(item, dict) for item in value.values()):
+            return "by kind"  # The optimizers' options: a page of help cannot list them.
+        return " ".join(f"{k}={v}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings_of(flags: Any) -> dict[str, Any]:
+    """Return the settings of the configuration file with the flags on top."""
+    from evolute import config
+
+    hints = typing.get_type_hints(config.Run)
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(config.Run):
+        value = getattr(flags, field.name)
+        if value is None:
+            continue
+        hint = hints[field.name]
+        if typing.get_origin(hint) is dict:
+            value = _pairs(field.name, value)
+        elif typing.get_origin(hint) is tuple:
+            value = value if typing.get_args(hint)[0] is str else tuple(map(value_of, value))
+        elif hint is not str:
+            value = value_of(value)
+        given[field.name] = value
+    return config.merge(config.read(flags.config) if flags.config else {}, given)
+
+
+def _pairs(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """Parse NAME=VALUE words; dots in a name make tables, commas in a value make a list."""
+    table: dict[str, Any] = {}
+    flag = "--" + name.replace("_", "-")
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key or not text or not all(key.split(".")):
+            raise UserError(f"{flag} has {word!r}; it must be NAME=VALUE, such as {EXAMPLES[name]}.")
+        inner = table
+        *parents, last = key.split(".")
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"{flag} sets {parent!r} both as a value and as a table; give it once.")
+        if last in inner:
+            raise UserError(f"{flag} names {key!r} twice; give it once, such as {EXAMPLES[name]}.")
+        inner[last] = [value_of(part) for part in text.split(",")] if "," in text else value_of(text)
+    return table
+
+
+EXAMPLES = {
+    "mix": "adam=6 kfac=2",
+    "optimizers": "kfac.damping=0.1",
+    "steps_per_interval": "kfac=3000",
+    "bounds": "batch_size=64,512",
+}
+
+
+def value_of(text: str) -> Any:
+    """Return a TOML scalar or a number in Python's looser spelling (.5), or the text itself where it is none."""
+    for parse in (lambda text: tomllib.loads(f"value = {text}")["value"], int, float):
+        try:
+            return parse(text)
+        except ValueError:  # TOMLDecodeError is one
+            continue
+    return text
+
+
+RunArgument = tyro.conf.Positional[
+    Annotated[Path | None, tyro.conf.arg(metavar="RUN", help="Run folder.", help_behavior_hint="(needed)")]
+]
+
+
+def folder_of(given: Path | None) -> Path:
+    """Return the run folder that was named; raises UserError where none was."""
+    if given is None:
+        raise UserError("no run folder is given; name the one that `evolute train` named, such as runs/NAME.")
+    return given
+
+
+def whole_number(flag: str, text: str, least: int) -> int:
+    """Return an option's whole number, also where it is written 1e6; raises UserError where it is none or too small."""
+    value = value_of(text)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int or value < least:
+        raise UserError(f"{flag} is {text}; it must be a whole number, at least {least}, such as {max(least, 10)}.")
+    return value
+
+
+@dataclass(frozen=True)
+class ResumeFlags:
+    """Go on with a run that was stopped, from its newest whole checkpoint; or make a run longer."""
+
+    run: RunArgument = None
+    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as the run was asked for)")] = None
+    """Environment steps of each member, in all: the run's new length."""
+    allow_version_change: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(
+            help="Go on with other versions or another physics than the run was trained with.",
+            help_behavior_hint="(default: refuse)",
+        ),
+    ] = False
+    allow_import: AllowImportFlag = None
+    quiet: QuietFlag = False
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """Play deterministic episodes with a run's best policy; only completed ones count (RL Baselines3 Zoo)."""
+
+    run: RunArgument = None
+    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 150000)")] = None
+    """Environment steps to play."""
+    episodes: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Episodes to play instead of a number of steps."""
+    seed: SeedFlag = "0"
+    """Seed of the first episode."""
+    allow_import: AllowImportFlag = None
+
+
+@dataclass(frozen=True)
+class ShowFlags:
+    """Print a run's leaderboard, lineage, hyperparameters and learning curves; also while it trains."""
+
+    run: RunArgument = None
+
+
+@dataclass(frozen=True)
+class DemoFlags:
+    """Train a mixed population of four on HalfCheetah-v4, in a few minutes on two cores."""
+
+    seed: SeedFlag = "0"
+    """Seed of everything random in the run."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint=f"(default: {OUT})")] = None
+    """Folder for the run's records; must not hold a run yet."""
+    quiet: QuietFlag = False
+
+
+# ------------------------------------------------------------------------------------------------------------ parsing
+
+
+def parse(flags: Any, command: str, words: list[str]) -> Any:
+    """Return a command's parsed flags; what tyro would print in a box becomes one sentence, like any other mistake."""
+    said, see = io.StringIO(), f"see `evolute {command} --help`."
+    flags_given = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    for flag in flags_given:
+        if flags_given.count(flag) > 1:
+            raise UserError(f"{flag} is given twice; give it once, with all its values.")
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(flags, args=words, prog=f"evolute {command}", return_unknown_args=True)
+    except SystemExit as end:
+        if not end.code:
+            raise  # --help
+        # The box's first block of text, between its title and the first rule below.
+        _, *rows = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).splitlines() or [""]
+        blocks = itertools.groupby((row.strip("│ ") for row in rows), key=lambda row: bool(row.strip("─-╰╯")))
+        text, _, _ = next((" ".join(block) for some, block in blocks if some), "").partition(". ")
+        text = text[:1].lower() + text[1:].rstrip(".") or "the options cannot be understood"
+        raise UserError(f"{text}; {see}") from None
+    if unknown:
+        known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags)]
+        what = "unknown option" if unknown[0].startswith("-") else "unexpected word"
+        raise UserError(f"{what} {unknown[0]!r}{closest(unknown[0], known)}; {see}")
+    return parsed

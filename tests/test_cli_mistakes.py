@@ -173,7 +173,7 @@ def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path
     assert "'run/metrics.jsonl' is damaged in line 1: 'interval' is missing" in refused(capsys, "show", "run")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "show", "demo"])
+@pytest.mark.parametrize("command", ["train", "resume", "evaluate", "show", "demo"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_explains_every_option(capsys, command, flag):
     with pytest.raises(SystemExit) as end:
@@ -183,7 +183,8 @@ def test_help_explains_every_option(capsys, command, flag):
     assert f"usage: evolute {command}" in out
     fields = {field.name: field for field in dataclasses.fields(Run)}
     names = {
-        "train": [*fields.keys() - {"env"}, "config", "out", "allow_import", "quiet"],
+        "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "allow_import", "quiet"],
+            "resume": ["steps", "allow_version_change", "allow_import", "quiet"],
         "evaluate": ["steps", "episodes", "seed", "allow_import"],
         "show": [],
         "demo": ["seed", "out", "quiet"],

@@ -52,7 +52,7 @@ def train_flags() -> Any:
         "seeds": (
             tuple[str, ...],
             "INT ...",
-            "Seeds of independent populations to train side by side, instead of --seed.",
+            "Seeds of independent populations to train side by side; replaces seed.",
             "none",
         ),
         "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),

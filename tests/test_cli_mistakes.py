@@ -184,7 +184,7 @@ def test_help_explains_every_option(capsys, command, flag):
     fields = {field.name: field for field in dataclasses.fields(Run)}
     names = {
         "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "allow_import", "quiet"],
-            "resume": ["steps", "allow_version_change", "allow_import", "quiet"],
+        "resume": ["steps", "allow_version_change", "allow_import", "quiet"],
         "evaluate": ["steps", "episodes", "seed", "allow_import"],
         "show": [],
         "demo": ["seed", "out", "quiet"],
@@ -193,7 +193,7 @@ def test_help_explains_every_option(capsys, command, flag):
     explained = {part.split()[0]: part for part in re.split(r" (?=--[a-z])", plain) if "(default: " in part}
     assert set(explained) - {"--help,"} == {"--" + name.replace("_", "-") for name in names}
     for name in names if command == "train" else ():
-        if name not in ("config", "out", "allow_import", "quiet"):
+        if name in fields:
             assert fields[name].metadata["help"] in explained["--" + name.replace("_", "-")]
 
 

@@ -36,6 +36,9 @@ class Programs(NamedTuple):
 
 def use_all_cores(members: int) -> None:
     """Ask JAX for a CPU device per core, as far as there are members for them; must come before JAX's first computation."""
+    # Every device factorises by itself, and LAPACK's threads on top would wait for each other: K-FAC steps took a third longer.
+    # SciPy's library, which JAX loads with its first factorisation, reads this then.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # RuntimeError: JAX has started, its devices are what they are, and the run is only slower.
     with contextlib.suppress(RuntimeError):

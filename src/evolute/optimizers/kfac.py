@@ -57,6 +57,11 @@ class KFACState(NamedTuple):
     velocity: tuple[jax.Array, ...]  # [i+1, o]: the last change of the parameters
 
 
+# What a measurement of the factors changes, and what their inversion does.
+Factors = tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]
+Roots = tuple[InversePair | EigenPair, ...]
+
+
 def homogeneous(layer: Layer) -> jax.Array:
     """Return a layer's weights and, as the last row, its bias [i+1, o]."""
     return jnp.concatenate([layer.w, layer.b[None]])
@@ -108,22 +113,19 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
             velocity=tuple(jnp.zeros_like(m) for m in matrices),
         )
 
-    def measure(state: KFACState, tape: Tape) -> tuple[KFACState, jax.Array]:
+    def measure(state: KFACState, tape: Tape) -> tuple[Factors, jax.Array]:
         fresh_A = tuple(input_factor(x, tape.weights) for x in tape.inputs)
         fresh_B = tuple(output_factor(v, tape.weights) for v in output_vectors(tape))
 
         def average(old: jax.Array, new: jax.Array) -> jax.Array:
             return options.average * old + new
 
-        measured = state._replace(
-            weight=options.average * state.weight + 1.0,
-            A=tuple(map(average, state.A, fresh_A)),
-            B=tuple(map(average, state.B, fresh_B)),
-        )
-        finite = all_finite((measured.A, measured.B))
-        return keep_if(finite, measured, state), jnp.float32(~finite)
+        A, B = tuple(map(average, state.A, fresh_A)), tuple(map(average, state.B, fresh_B))
+        finite = all_finite((A, B))
+        measured = (options.average * state.weight + 1.0, A, B)
+        return keep_if(finite, measured, (state.weight, state.A, state.B)), jnp.float32(~finite)
 
-    def refresh(state: KFACState, damping: jax.Array | float) -> tuple[KFACState, jax.Array]:
+    def refresh(state: KFACState, damping: jax.Array | float) -> tuple[Roots, jax.Array]:
         # A state that has measured nothing yet keeps its initial roots: 0/0 would only be caught further down.
         weight = jnp.maximum(state.weight, jnp.finfo(state.weight.dtype).tiny)
         roots, failures = [], []
@@ -134,19 +136,25 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
                 root, failed = factors.invert(A / weight, B / weight, damping, previous, damp_scalars)
             roots.append(root)
             failures.append(failed)
-        return state._replace(roots=tuple(roots)), sum(failures, jnp.zeros((), jnp.float32))
+        return tuple(roots), sum(failures, jnp.zeros((), jnp.float32))
 
     def update(
         gradients: MLP, state: KFACState, parameters: MLP, rates: Rates, tape: Tape, step: jax.Array
     ) -> tuple[MLP, KFACState, Contained]:
         del parameters
         nothing = jnp.zeros((), jnp.float32)
-        state, lost = jax.lax.cond(
-            step % options.statistics_every == 0, lambda s: measure(s, tape), lambda s: (s, nothing), state
+        # A branch copies all that comes out of it, taken or not: only what it may change does.
+        (weight, A, B), lost = jax.lax.cond(
+            step % options.statistics_every == 0,
+            lambda s: measure(s, tape),
+            lambda s: ((s.weight, s.A, s.B), nothing),
+            state,
         )
-        state, failed = jax.lax.cond(
-            step % options.inverse_every == 0, lambda s: refresh(s, rates.damping), lambda s: (s, nothing), state
+        state = state._replace(weight=weight, A=A, B=B)
+        roots, failed = jax.lax.cond(
+            step % options.inverse_every == 0, lambda s: refresh(s, rates.damping), lambda s: (s.roots, nothing), state
         )
+        state = state._replace(roots=roots)
         matrices = tuple(homogeneous(layer) for layer in gradients)
         directions = tuple(
             factors.precondition_exactly(root, g, rates.damping) if isinstance(root, EigenPair) else factors.precondition(root, g)

@@ -160,8 +160,9 @@ def kill_at_random(folder, run, rng, report):
         process = start(folder, *(("resume", run) if begun else ("train", *MIXED, "--out", run)))
         if begun:
             wait_until(lambda p=process: p.poll() is not None or holds(p, folder / run))
-        # From the moment that it holds the lock: loading, compiling, training, checkpoints.
-        time.sleep(rng.uniform(0.0, 5.0))
+        # From the moment that it holds the lock: loading, compiling, training, checkpoints. Later and later, so that it gets
+        # somewhere on a machine that is busy with other things, too.
+        time.sleep(rng.uniform(0.0, 5.0 + kills / 2))
         process.kill()
         kills += finish(process)[0] == -signal.SIGKILL
         assert kills < 100, "it does not get anywhere"

@@ -285,13 +285,13 @@ def _demo(flags: DemoFlags) -> None:
     run = Run(
         "HalfCheetah-v4",
         mix={"adam": 2, "kfac": 1, "diag_ggn": 1},
-        steps=20_000,
+        steps=30_000,
         seed=value_of(flags.seed),
         actor_layers=(64, 64),
         critic_layers=(64, 64),
         batch_size=128,
         learning_starts=1_000,
-        interval=2_000,
+        interval=3_000,
         episodes=2,
     )
     train_and_report(run, [run.seed], flags.out or default_folder(run.env, run.mix, [run.seed]), quiet=flags.quiet)

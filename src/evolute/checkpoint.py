@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from evolute import limits
 from evolute.errors import UserError
-from evolute.files import PARTIAL, make_folder, read_at_most, sync_folder, unwritable, write_whole
+from evolute.files import make_folder, partial_name, read_at_most, sync_folder, unwritable, write_whole
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
 from evolute.population import Member
@@ -157,7 +157,7 @@ def delete_unneeded(run: Path) -> None:
             for path in (run / folder).glob(pattern):
                 if path.name not in needed:
                     path.unlink()
-        for path in (*run.glob(PARTIAL), *run.glob(f"*/{PARTIAL}")):
+        for path in (*run.glob(partial_name("*")), *run.glob(f"*/{partial_name('*')}")):
             path.unlink()
     except OSError as error:
         raise unwritable(Path(error.filename or run), error, 0) from None

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from evolute.errors import RunStopped, UserError
 
-# What a file is called while it is written.
-PARTIAL = ".*.partial"
+
+def partial_name(name: str) -> str:
+    """Return what a file is called while it is written; of "*", the pattern of all such files."""
+    return f".{name}.partial"
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
@@ -19,7 +21,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     Raises:
         RunStopped: it cannot be written; the older file is as it was.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(partial_name(path.name))
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -70,7 +72,7 @@ def make_folder(path: Path) -> None:
 
 def unwritable(path: Path, error: OSError, size: int) -> RunStopped:
     """Return the error of a file that cannot be written, with the path, the reason and the need."""
-    need = f"it needs {size:,} bytes" if size else "it is a folder that the run needs"
+    need = f"it needs {size:,} bytes" if size else "it needs the right and the room to write there"
     return RunStopped(f"{str(path)!r} cannot be written: {error.strerror or error} ({need}); mend that first.")
 
 

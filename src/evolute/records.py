@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evolute import forms, limits
 from evolute.errors import RunStopped, UserError
-from evolute.files import append, check_plain, make_folder, read_at_most, write_whole
+from evolute.files import append, check_plain, make_folder, partial_name, read_at_most, write_whole
 from evolute.lock import LOCK_FILE, locked
 from evolute.policy import Policy
 
@@ -28,7 +28,7 @@ BEST_FOLDER = "best"
 CHECKPOINT_FOLDER, REPLAY_FOLDER = "checkpoints", "replay"
 # What a process leaves that was killed while it made a folder for a run.
 BEGUN = {LOCK_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE} | {
-    f".{name}.partial" for name in (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE)
+    partial_name(name) for name in (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE)
 }
 
 

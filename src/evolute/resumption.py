@@ -54,15 +54,15 @@ def resume(
         placement.use_all_cores(len(run.kinds))
         folder.circumstances = circumstances(run.env, run.time_limit)
         changes = changed(folder, found, allow_version_change)
-        [state] = engine.start([run])
-        stack.callback(engine.close, state)
-        if found is not None:
-            checkpoint.restore(folder.path, found, state)
-        if state.interval == state.intervals and folder.has_ended:
+        if found is not None and found.manifest["steps"] == run.steps and folder.has_ended:
             raise UserError(
                 f"the run in {str(folder.path)!r} has ended after {run.steps} steps; to go on, ask for more, such as "
                 f"--steps {2 * run.steps}."
             )
+        [state] = engine.start([run])
+        stack.callback(engine.close, state)
+        if found is not None:
+            checkpoint.restore(folder.path, found, state)
         notes.append(f"going on after {state.steps_done:,} of {run.steps:,} steps.")
         rewind(folder, run, found, {"changes": changes, "notes": notes})
         if found is not None:

@@ -52,6 +52,11 @@ class Report(NamedTuple):
     contained: Contained
 
 
+def delayed_parts(learner: Learner) -> dict[str, Any]:
+    """Return what changes every `policy_delay` updates, by name."""
+    return {name: getattr(learner, name) for name in ("actor", "actor_state", "target_actor", "target_critics")}
+
+
 def no_report() -> Report:
     """Return the report of no updates."""
     return Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields[:-1]), contained=nothing_contained())
@@ -171,14 +176,16 @@ def learn(
     target = targets(learner, batch, hyper, noise)
     learner, report = update_critics(learner, batch, target, hyper, step, algorithm)
 
-    def delayed(learner: Learner) -> tuple[Learner, Report]:
+    def delayed(learner: Learner) -> tuple[dict[str, Any], Report]:
         learner, report = update_actor(learner, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
-        return move_targets(learner, hyper.tau), report
+        return delayed_parts(move_targets(learner, hyper.tau)), report
 
-    def not_yet(learner: Learner) -> tuple[Learner, Report]:
-        return learner, no_report()
+    def not_yet(learner: Learner) -> tuple[dict[str, Any], Report]:
+        return delayed_parts(learner), no_report()
 
-    learner, actor_report = jax.lax.cond((step + 1) % algorithm.policy_delay == 0, delayed, not_yet, learner)
+    # A branch copies all that comes out of it, taken or not: the critics and their optimizers' states stay outside.
+    parts, actor_report = jax.lax.cond((step + 1) % algorithm.policy_delay == 0, delayed, not_yet, learner)
+    learner = learner._replace(**parts)
     return learner, jax.tree.map(jnp.add, report, actor_report)
 
 

@@ -219,6 +219,42 @@ def test_every_optimizers_state_can_be_stored(name):
         assert np.asarray(old).dtype == new.dtype
 
 
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.sampled_from([0.0, -0.0, np.nan, np.inf, 1.0]), st.booleans())
+def test_a_symmetric_matrix_is_stored_by_half_and_any_other_in_full(size, seed, special, broken):
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((size, size), np.float32)
+    matrix += matrix.T
+    row, column = rng.integers(size, size=2)
+    matrix[row, column] = matrix[column, row] = special
+    if broken:
+        # The least that can be wrong: one bit of one number.
+        matrix.view(np.uint32)[row, column] ^= 1
+    [(name, stored)] = checkpoint.storable({"M": matrix}).items()
+    half = not broken or row == column
+    assert stored.shape == ((size * (size + 1) // 2,) if half else (size, size))
+    restored = checkpoint.like({"M": np.zeros_like(matrix)}, {name: stored})["M"]
+    np.testing.assert_array_equal(restored.view(np.uint32), matrix.view(np.uint32))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4), (6,), (2, 3)])
+def test_half_a_matrix_is_refused_where_another_array_belongs(shape):
+    stored = checkpoint.storable({"M": np.eye(3, dtype=np.float32)})
+    with pytest.raises(checkpoint.Damaged, match="M"):
+        checkpoint.like({"M": np.zeros(shape, np.float32)}, stored)
+
+
+def test_factors_and_inverses_are_symmetric_to_the_last_bit_and_stored_by_half(tmp_path):
+    # A batch size that needs padding, and layers of several sizes.
+    layers = {"actor_layers": (40, 33), "critic_layers": (70,), "batch_size": 50}
+    run = dataclasses.replace(PLAIN, mix={"kfac": 1, "kfac_empirical": 1}, steps=100, **layers)
+    train(run, tmp_path / "run")
+    for path in sorted((tmp_path / "run" / "checkpoints").glob("000002-00*.safetensors")):
+        names = [name for name in safetensors.numpy.load_file(path) if ".A" in name or ".B" in name]
+        # Two inverses and two factors for each of the critics' 2 x 2 and the actor's 3 layers.
+        assert len(names) == 4 * (2 * 2 + 3)
+        assert all(name.endswith(checkpoint.TRIANGLE) for name in names)
+
+
 # -------------------------------------------------------------------------------------------------------------- damage
 
 

@@ -36,6 +36,8 @@ KEPT = 2
 # Names that a manifest may give: a file beside it, never a path that leads elsewhere.
 PLAIN_NAME = re.compile(r"[0-9]{6,}(-[0-9]{3,}|-best)?\.(rows|safetensors)")
 HASHED_AT_ONCE = 1 << 20
+# Ends the name of an array that is a symmetric matrix's lower triangle.
+TRIANGLE = " lower"
 
 
 class Damaged(Exception):
@@ -374,8 +376,23 @@ def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any]) 
 
 
 def storable(tree: Any) -> dict[str, np.ndarray]:
-    """Return a pytree's arrays under the names of their places in it."""
-    return {name: np.array(leaf, order="C") for name, leaf in _named(tree)}
+    """Return a pytree's arrays under the names of their places in it; of a symmetric matrix the lower triangle [n (n + 1) / 2].
+
+    Curvature and its inverses are most of what a second-order member has, and they are symmetric to the last bit.
+    """
+    arrays = {name: np.array(leaf, order="C") for name, leaf in _named(tree)}
+    return dict(
+        (name + TRIANGLE, array[np.tril_indices(len(array))]) if _is_symmetric(array) else (name, array)
+        for name, array in arrays.items()
+    )
+
+
+def _is_symmetric(array: np.ndarray) -> bool:
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        return False
+    # Bits, not numbers: 0.0 equals -0.0, and NaN not even itself.
+    bits = array.view(f"u{array.itemsize}")
+    return np.array_equal(bits, bits.T)
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
@@ -384,11 +401,23 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
 
 
 def like(template: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Return a pytree of these arrays; raises Damaged where one is missing or not like the template's."""
+    """Return a pytree of what `storable` made; raises Damaged where an array is missing or not like the template's."""
     leaves = []
     for name, leaf in _named(template):
         array = arrays.get(name)
+        if array is None and name + TRIANGLE in arrays:
+            array = _whole(arrays[name + TRIANGLE], leaf.shape)
         if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise Damaged(f"the array {name} is missing or of another shape")
         leaves.append(array)
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _whole(triangle: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return the symmetric matrix with this lower triangle, or None where it has another shape."""
+    if len(shape) != 2 or shape[0] != shape[1] or triangle.shape != (shape[0] * (shape[0] + 1) // 2,):
+        return None
+    matrix = np.empty(shape, triangle.dtype)
+    rows, columns = np.tril_indices(shape[0])
+    matrix[rows, columns] = matrix[columns, rows] = triangle
+    return matrix

@@ -16,15 +16,18 @@ from evolute.optimizers.factors import HIGHEST
 
 def input_factor(x: jax.Array, weights: jax.Array) -> jax.Array:
     """Return A = Σ_n w_n ā_n ā_nᵀ [i+1, i+1] for layer inputs [B, i] (E9)."""
-    a = jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1)
-    return jnp.matmul((a * weights[:, None]).T, a, precision=HIGHEST)
+    return _square(jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1), weights)
 
 
 def output_factor(pulled: jax.Array, weights: jax.Array) -> jax.Array:
     """Return B = Σ_k Σ_n w_n s_kn s_knᵀ [o, o] for pulled-back vectors [K, B, o] (E9)."""
-    flat = pulled.reshape(-1, pulled.shape[-1])
-    repeated = jnp.tile(weights, len(pulled))
-    return jnp.matmul((flat * repeated[:, None]).T, flat, precision=HIGHEST)
+    return _square(pulled.reshape(-1, pulled.shape[-1]), jnp.tile(weights, len(pulled)))
+
+
+def _square(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    # The same matrix on both sides: what comes out is symmetric to the last bit, so checkpoints store half of it.
+    weighted = rows * jnp.sqrt(weights)[:, None]
+    return jnp.matmul(weighted.T, weighted, precision=HIGHEST)
 
 
 def diagonal(tape: Tape) -> MLP:

@@ -104,6 +104,8 @@ def valid_settings(draw):
         "perturb": st.sets(st.sampled_from(["batch_size", "tau", "actor_damping", "discount"])).map(tuple),
         "bounds": st.fixed_dictionaries({}, optional={"batch_size": st.just((1, 512)), "tau": st.just((1e-5, 0.25))}),
         "copy_optimizer_state": st.booleans(),
+        "steps_per_round": st.integers(1, 9),
+        "precision": st.sampled_from(["float32", "tensorfloat32", "bfloat16"]),
         "placement": st.sampled_from(["auto", "map", "vmap"]),
     }
     chosen = draw(st.fixed_dictionaries({}, optional=optional))

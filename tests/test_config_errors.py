@@ -106,6 +106,8 @@ MISTAKES = [
     ),
     (K | {"episodes": 0}, "episodes is 0", "positive number of episodes", "such as 5"),
     (K | {"final_episodes": 0}, "final_episodes is 0", "positive number of episodes", "such as 10"),
+    (K | {"steps_per_round": 0}, "steps_per_round is 0", "positive number of environment steps", "such as 1"),
+    (K | {"precision": "float16"}, "precision is 'float16'", "must be", "'float32', 'tensorfloat32' or 'bfloat16'"),
     (K | {"placement": "tpu"}, "placement is 'tpu'", "must be", "'auto', 'map' or 'vmap'"),
     (
         {"optimizers": {"adam": {"learning_rate": 0}}},

@@ -48,6 +48,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another_one():
     assert not leaves_equal(first.policy.weights, other.policy.weights)
 
 
+def test_rounds_of_several_steps_do_as_many_updates_with_an_older_policy():
+    settings = {"mix": {"adam": 1, "kfac": 1}, "steps": 300, "interval": 150}
+    _, one = train(**settings)
+    _, several = train(**settings, steps_per_round=5)
+    assert [row["gradient_steps"] for row in several] == [row["gradient_steps"] for row in one]
+    assert [row["environment_steps"] for row in several] == [row["environment_steps"] for row in one]
+    assert [row["critic_loss"] for row in several] != [row["critic_loss"] for row in one]
+
+
 def test_steps_updates_and_intervals_add_up():
     result, rows = train(mix={"adam": 2}, steps=250, interval=100)
     assert [row["steps"] for row in rows if row["member"] == 0] == [100, 200, 250]

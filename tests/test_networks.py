@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -86,3 +87,18 @@ def test_no_two_initial_arrays_share_their_draws():
     one, other = (networks.init(np.random.default_rng(seed), (4, 4, 4)) for seed in (0, 1))
     scaled = [values.ravel()[:4] for values in oracles.leaves([one, other])]
     assert len(np.unique(np.round(scaled, 6))) == 4 * len(scaled)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_product_has_the_precision_that_holds_when_it_is_traced(precision):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(20, 30)).astype(np.float32), rng.normal(size=(30, 10)).astype(np.float32)
+    with jax.default_matmul_precision(precision):
+        found = np.asarray(jax.jit(networks.product)(a, b))
+    assert found.dtype == np.float32
+    full = a.astype(np.float64) @ b.astype(np.float64)
+    # Factors are rounded to eight bits; their products and sums are not.
+    narrow = a.astype(ml_dtypes.bfloat16).astype(np.float64) @ b.astype(ml_dtypes.bfloat16).astype(np.float64)
+    expected, other = (full, narrow) if precision == "float32" else (narrow, full)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - other).max() > 1e-3

@@ -36,13 +36,13 @@ RUN_OF = {
 }
 
 
-def groups(kind, arrangement):
+def groups(kind, arrangement, precision="float32", steps_per_round=1):
     algorithm = engine.algorithm_of(RUN_OF[kind], kind, Environment("HalfCheetah-v4"))
-    programs = placement.make_programs(algorithm)
+    programs = placement.make_programs(algorithm, precision)
     made = []
     for slots in arrangement:
         learners = [td3.init(np.random.default_rng(slot), algorithm) for slot in slots]
-        group = placement.Group(slots, kind, programs, jax.local_devices()[0], learners)
+        group = placement.Group(slots, kind, programs, jax.local_devices()[0], learners, steps_per_round)
         start = RUN_OF[kind].initial_hyperparameters(kind)
         group.begin_interval([start._replace(discount=0.9 + 0.01 * slot) for slot in slots])
         made.append(group)
@@ -88,6 +88,51 @@ def test_another_bucket_compiles_once_more():
     for size in (32, 32, 48, 32, 48):
         group.learn(*inputs(1, rows=size))
     assert programs.learn._cache_size() == 2
+
+
+def test_in_a_round_actions_come_from_a_policy_that_no_update_in_it_has_changed():
+    (together,), _ = groups("adam", [[0, 1]], steps_per_round=3)
+    (reference,), _ = groups("adam", [[0, 1]])
+    start = RUN_OF["adam"].initial_hyperparameters("adam")
+    _, obs, noise = inputs(2)
+    actors = [[reference.take(slot).actor for slot in (0, 1)]]
+    together.act(obs, noise)
+    found = [together.actions()]
+    for step in range(6):
+        arguments = inputs(2, seed=step)
+        together.learn(arguments[0], obs, noise)
+        found.append(together.actions())
+        reference.learn(*arguments)
+        actors.append([reference.take(slot).actor for slot in (0, 1)])
+    expected = [np.stack([td3.explore(one, o, start, n) for one, o, n in zip(both, obs, noise, strict=True)]) for both in actors]
+    # Copies are taken before updates 1, 3 and 6; the actor changes with updates 2, 4 and 6.
+    for action, updates in zip(found, (0, 0, 0, 2, 2, 2, 5), strict=True):
+        errors = [np.abs(action - one).max() for one in expected]
+        assert errors[updates] < 1e-6
+        assert all(error > 1e-4 for n, error in enumerate(errors) if n // 2 != updates // 2)
+    # What is learnt from the same samples is the same.
+    for slot in (0, 1):
+        for x, y in zip(jax.tree.leaves(together.take(slot)), jax.tree.leaves(reference.take(slot)), strict=True):
+            assert np.array_equal(x, y)
+
+
+@pytest.mark.parametrize("kind", ["adam", "diag_ggn", "kfac", "adam/kfac"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_networks_products_are_as_narrow_as_asked_and_those_of_curvature_never(kind, precision):
+    (group,), programs = groups(kind, [[0, 1]], precision)
+    sample, obs, noise = inputs(2)
+    arguments = (group._learners, group._reports, sample, obs, group._hyper, noise, np.int32(0))
+    text = programs.learn.lower(*arguments).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    narrow = [line for line in products if "bf16" in line]
+    if precision == "float32":
+        assert not narrow
+        return
+    # 14 products of one critic's and the actor's forward and backward passes, at the very least.
+    assert len(narrow) > 14
+    curvature = [line for line in products if "HIGHEST" in line]
+    assert bool(curvature) == (kind != "adam")
+    assert not any("bf16" in line for line in curvature)
 
 
 def test_a_program_keeps_real_branches_for_a_batch_of_members():

@@ -39,6 +39,8 @@ VARIANTS = {
     "fewer gradient steps for some": {"steps_per_interval": {"diag_ggn": 30}, "shrink": "gradient"},
     "a checkpoint every other interval": {"checkpoint_every": 2},
     "an interval longer than the buffer": {"interval": 125, "buffer_size": 100},
+    "several steps with one policy": {"steps_per_round": 4},
+    "narrow products": {"precision": "bfloat16"},
     "one agent": {"mix": {"diag_ggn": 1}},
     "optimizers of optax": {"mix": {"adam/sgd": 1, "muon": 1}},
 }

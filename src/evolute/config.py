@@ -85,6 +85,12 @@ class Run:
 
     # execution
     checkpoint_every: int = _option("Intervals between two checkpoints.", 1)
+    steps_per_round: int = _option(
+        "Environment steps taken with one policy; above 1 updates run meanwhile, as many as there are steps.", 1
+    )
+    precision: str = _option(
+        "Of the networks' matrix products: 'float32', 'tensorfloat32' (where the device has it) or 'bfloat16'.", "float32"
+    )
     placement: str = _option("How members share a device: 'map', 'vmap', or 'auto' (map on a CPU, vmap elsewhere).", "auto")
 
     def __post_init__(self) -> None:
@@ -240,6 +246,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     ),
     "on_faults": (lambda x: x in ("quarantine", "stop"), "'quarantine' or 'stop'", "'quarantine'"),
     "shrink": (lambda x: x in ("both", "gradient"), "'both' or 'gradient'", "'both'"),
+    "steps_per_round": (lambda x: 0 < x <= limits.STEPS, "a positive number of environment steps, at most 1e15", "1"),
+    "precision": (
+        lambda x: x in ("float32", "tensorfloat32", "bfloat16"),
+        "'float32', 'tensorfloat32' or 'bfloat16'",
+        "'float32'",
+    ),
     "placement": (lambda x: x in ("auto", "map", "vmap"), "'auto', 'map' or 'vmap'", "'auto'"),
     "actor_layers": (_trainable, _LAYERS_RULE, "400 300"),
     "critic_layers": (_trainable, _LAYERS_RULE, "400 300"),

@@ -159,11 +159,12 @@ def start(runs: Sequence[Run]) -> list[State]:
         for number, one in enumerate(runs)
     ]
     algorithms = {kind: algorithm_of(run, kind, members[0][0].environment) for kind in run.mix}
-    programs = {kind: placement.make_programs(algorithm) for kind, algorithm in algorithms.items()}
+    programs = {kind: placement.make_programs(algorithm, run.precision) for kind, algorithm in algorithms.items()}
     groups = []
     for kind, lanes, device in placement.deal(run.kinds * len(runs), run.placement):
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in lanes]
-        groups.append(Group(lanes, kind, programs[kind], device, [td3.init(rng, algorithms[kind]) for rng in rngs]))
+        learners = [td3.init(rng, algorithms[kind]) for rng in rngs]
+        groups.append(Group(lanes, kind, programs[kind], device, learners, run.steps_per_round))
     return [State(one, own, groups, Environment(run.env, run.time_limit)) for one, own in zip(runs, members, strict=True)]
 
 

@@ -38,12 +38,20 @@ def init(rng: np.random.Generator, sizes: Sequence[int]) -> MLP:
     return tuple(layer(i, o) for i, o in itertools.pairwise(sizes))
 
 
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the matrix product a b in the precision of JAX's `default_matmul_precision`; sums are float32 in any."""
+    if jax.config.jax_default_matmul_precision == "bfloat16":  # pyright: ignore[reportAttributeAccessIssue]
+        # XLA takes that setting as leave, not as an order: on a CPU only narrow factors make narrow products.
+        return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype)
+    return jnp.matmul(a, b)
+
+
 def forward(mlp: MLP, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """Return the output [B, o] and the input of every layer, each [B, i]."""
     inputs = []
     for n, layer in enumerate(mlp):
         inputs.append(x)
-        x = x @ layer.w + layer.b
+        x = product(x, layer.w) + layer.b
         if n < len(mlp) - 1:
             x = jax.nn.relu(x)
     return x, tuple(inputs)
@@ -59,17 +67,16 @@ def pull_back(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> 
     pulled = [cotangent]
     for layer, x in zip(mlp[:0:-1], inputs[:0:-1], strict=True):
         # The next layer's input is the rectified pre-activation: positive exactly where the derivative is one.
-        pulled.append(jnp.where(x > 0, pulled[-1] @ layer.w.T, 0.0))
+        pulled.append(jnp.where(x > 0, product(pulled[-1], layer.w.T), 0.0))
     return tuple(reversed(pulled))
 
 
 def pull_back_to_input(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> jax.Array:
     """Pull a cotangent of the output [B, o] back to the network's input [B, i]."""
-    return pull_back(mlp, inputs, cotangent)[0] @ mlp[0].w.T
+    return product(pull_back(mlp, inputs, cotangent)[0], mlp[0].w.T)
 
 
 def gradients(inputs: tuple[jax.Array, ...], pulled: tuple[jax.Array, ...], weights: jax.Array) -> MLP:
     """Return Σ_n weights_n ā_n g_nᵀ for every layer: the gradient when `pulled` holds the losses' cotangents (E5)."""
-    return tuple(
-        Layer(x.T @ weighted, weighted.sum(0)) for x, weighted in zip(inputs, (g * weights[:, None] for g in pulled), strict=True)
-    )
+    weighted = [g * weights[:, None] for g in pulled]
+    return tuple(Layer(product(x.T, g), g.sum(0)) for x, g in zip(inputs, weighted, strict=True))

@@ -28,7 +28,7 @@ Device = Any
 class Programs(NamedTuple):
     """The compiled programs of a kind. Every argument but the last of `learn` has a leading axis [M] of members."""
 
-    act: Any  # (learners, obs [M, O], hyper, noise [M, A]) -> actions [M, A]
+    act: Any  # (actors, obs [M, O], hyper, noise [M, A]) -> actions [M, A]
     learn: Any  # (learners, reports, samples, obs, hyper, noise, step) -> (learners, reports, actions)
     burn_in: Any  # (learners, samples, hyper) -> learners
     reset_optimizers: Any  # (learners) -> learners
@@ -45,11 +45,18 @@ def use_all_cores(members: int) -> None:
         jax.config.update("jax_num_cpu_devices", max(1, min(cores, members)))
 
 
-def make_programs(algorithm: Algorithm) -> Programs:
-    """Return the programs of one kind. They compile on first use, once per batch bucket and device."""
+def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
+    """Return the programs of one kind. They compile on first use, once per batch bucket and device.
 
-    def act(learner: Learner, obs: jax.Array, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
-        return td3.explore(learner.actor, obs, hyper, noise)
+    Args:
+        algorithm: what is fixed for the kind.
+        precision: of the networks' products, in JAX's terms. Those of curvature are float32 in any, to stay definite.
+    """
+
+    def compiled(function: Any, shared: int = 0, donate: tuple[int, ...] = ()) -> Any:
+        # A program is traced in the precision that holds then.
+        many = jax.default_matmul_precision(precision)(_over_members(function, shared))
+        return jax.jit(many, donate_argnums=donate)
 
     def batch(sample: Any) -> Batch:
         return unpack(sample.rows, sample.weights, algorithm.observations, algorithm.actions)
@@ -57,16 +64,16 @@ def make_programs(algorithm: Algorithm) -> Programs:
     def learn(learner: Learner, report: Report, sample: Any, obs: Any, hyper: Hyperparameters, noise: Any, step: Any) -> Any:
         learner, update = td3.learn(learner, batch(sample), hyper, sample.noise, step, algorithm)
         # The next action comes with the update: one call per step, and the freshest policy acts.
-        return learner, jax.tree.map(jnp.add, report, update), act(learner, obs, hyper, noise)
+        return learner, jax.tree.map(jnp.add, report, update), td3.explore(learner.actor, obs, hyper, noise)
 
     def burn_in(learner: Learner, sample: Any, hyper: Hyperparameters) -> Learner:
         return td3.burn_in(learner, batch(sample), hyper, sample.noise, algorithm)
 
     return Programs(
-        act=jax.jit(_over_members(act)),
-        learn=jax.jit(_over_members(learn, shared=1), donate_argnums=(0, 1)),
-        burn_in=jax.jit(_over_members(burn_in), donate_argnums=0),
-        reset_optimizers=jax.jit(_over_members(partial(td3.reset_optimizers, algorithm=algorithm))),
+        act=compiled(td3.explore),
+        learn=compiled(learn, shared=1, donate=(0, 1)),
+        burn_in=compiled(burn_in, donate=(0,)),
+        reset_optimizers=compiled(partial(td3.reset_optimizers, algorithm=algorithm)),
     )
 
 
@@ -96,8 +103,20 @@ class Group:
         updates: learner updates done so far; shared by the members, so schedules are one branch for all.
     """
 
-    def __init__(self, lanes: Sequence[int], kind: str, programs: Programs, device: Device, learners: Sequence[Learner]):
-        """Take new learners without optimizer states, one per lane."""
+    def __init__(
+        self,
+        lanes: Sequence[int],
+        kind: str,
+        programs: Programs,
+        device: Device,
+        learners: Sequence[Learner],
+        steps_per_round: int = 1,
+    ):
+        """Take new learners without optimizer states, one per lane.
+
+        With `steps_per_round` above 1 the members act with a copy of their actors that is as many actions old at most, and every
+        action is computed before the update that is started with it: their environments step while that update runs.
+        """
         self.lanes = list(lanes)
         self.kind = kind
         self.updates = 0
@@ -105,25 +124,40 @@ class Group:
         self._device = device
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *learners)
         self._learners: Learner = programs.reset_optimizers(self._place(stacked))
+        self._steps_per_round = steps_per_round
+        self._frozen: Any = None
+        self._acted = 0
         self._actions: Any = None
         self._hyper: Any = None
         self._reports: Any = None
 
     def begin_interval(self, members: Sequence[Hyperparameters]) -> None:
-        """Take the hyperparameters that hold for the coming interval, and start its report."""
+        """Take the hyperparameters that hold for the coming interval, and start its report and its rounds."""
+        self._acted = 0
         self._hyper = self._place(hyperparameters.as_arrays(list(members)))
         shapes = jax.eval_shape(td3.no_report)
         self._reports = self._place(jax.tree.map(lambda x: np.zeros((len(self.lanes), *x.shape), x.dtype), shapes))
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> None:
         """Start computing exploring actions for observations [M, O] with standard normal noise [M, A]."""
-        self._actions = self._programs.act(self._learners, obs, self._hyper, noise)
+        actors = self._learners.actor
+        if self._steps_per_round > 1:
+            if self._acted % self._steps_per_round == 0:
+                # A copy: an update gives the learners' memory away.
+                self._frozen = jax.tree.map(jnp.copy, actors)
+            actors = self._frozen
+        self._acted += 1
+        self._actions = self._programs.act(actors, obs, self._hyper, noise)
 
     def learn(self, sample: Sample, obs: np.ndarray, noise: np.ndarray) -> None:
         """Start one update from a sample of every member [M, ...], and the actions that follow it as in `act`."""
-        self._learners, self._reports, self._actions = self._programs.learn(
+        if self._steps_per_round > 1:
+            self.act(obs, noise)
+        self._learners, self._reports, actions = self._programs.learn(
             self._learners, self._reports, sample, obs, self._hyper, noise, np.int32(self.updates)
         )
+        if self._steps_per_round == 1:
+            self._actions = actions
         self.updates += 1
 
     def actions(self) -> np.ndarray:

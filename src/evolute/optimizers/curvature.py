@@ -35,7 +35,7 @@ def diagonal(tape: Tape) -> MLP:
     layers = []
     for x, pulled in zip(tape.inputs, tape.sensitivities, strict=True):
         squared = tape.weights[:, None] * jnp.sum(pulled**2, axis=0)
-        layers.append(Layer((x**2).T @ squared, squared.sum(0)))
+        layers.append(Layer(jnp.matmul((x**2).T, squared, precision=HIGHEST), squared.sum(0)))
     return tuple(layers)
 
 

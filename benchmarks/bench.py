@@ -97,12 +97,21 @@ def population(kind, members, env=ENV, prefilled=5_000):
     [state] = engine.start([run])
     rng = np.random.default_rng(0)
     for member in state.members:
-        replay = member.replay
-        replay.rows[:prefilled] = rng.standard_normal((prefilled, replay.rows.shape[1]), np.float32)
-        replay.rows[:prefilled, -1] = 0.0
-        replay.inserted, member.environment_steps = prefilled, prefilled
+        fill(member, rng, prefilled)
     engine.rollout_and_learn([short(state, 5)], lambda _: None)
     return state
+
+
+def fill(member, rng, steps, episode=1_000):
+    """Give a member's replay so many random transitions, in episodes."""
+    import numpy as np
+
+    shape = member.environment.shape
+    obs = rng.standard_normal((episode + 1, shape.observations), np.float32)
+    action = rng.uniform(-1, 1, shape.actions).astype(np.float32)
+    for step in range(steps):
+        member.replay.insert(obs[step % episode], action, 1.0, obs[step % episode + 1], False)
+    member.environment_steps = steps
 
 
 def short(state, steps):
@@ -232,15 +241,16 @@ def starts(mix, repetitions):
 
 
 MEMORY = """
-import json, resource
+import json, resource, sys
 import numpy as np
 import evolute
 from evolute import engine
+sys.path.insert(0, {here!r})
+import bench
 run = evolute.Run({env!r}, mix=dict(adam=8), steps=1_000_000)
 [state] = engine.start([run])
 for member in state.members:
-    member.replay.rows[:] = 0.5  # every page is touched
-    member.replay.inserted = member.environment_steps = len(member.replay.rows)
+    bench.fill(member, np.random.default_rng(0), 1_000_000)
 state.run = evolute.Run({env!r}, mix=dict(adam=8), steps=2_000_000, interval=20)
 engine.rollout_and_learn([state], lambda _: None)
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
@@ -343,7 +353,7 @@ def measure(full):
 
     if full:
         say("memory of 8 members with full buffers")
-        found["memory"] = {task: child(MEMORY.format(env=task)) for task in ("HalfCheetah-v4", "Humanoid-v4")}
+        found["memory"] = {task: child(MEMORY.format(env=task, here=str(HERE))) for task in ("HalfCheetah-v4", "Humanoid-v4")}
     found["peers"] = {}
     for peer, package in (("sb3", "stable_baselines3"), ("sbx", "sbx")):
         if importlib.util.find_spec(package) is None:

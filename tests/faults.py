@@ -405,7 +405,7 @@ PLACES = (
 )
 DAMAGES = [
     (file, how)
-    for file in ("checkpoints/*.json", "checkpoints/*-002.safetensors", "checkpoints/*-best.safetensors", "replay/*.rows")
+    for file in ("checkpoints/*.json", "checkpoints/*-002.safetensors", "checkpoints/*-best.safetensors", "replay/*.safetensors")
     for how in ("flipped", "truncated", "missing")
     if (file, how) != ("checkpoints/*.json", "missing")
 ]
@@ -422,7 +422,7 @@ ENVIRONMENTS = (
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--killed-runs", type=int, default=4, help="runs that are killed at random moments until they end")
+    parser.add_argument("--killed-runs", type=int, default=14, help="runs that are killed at random moments until they end")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--only", default="", help="only faults whose line contains this")
     arguments = parser.parse_args()

@@ -97,7 +97,7 @@ def test_warm_up_acts_uniformly_and_learning_begins_after_it():
     state = engine.start([run])[0]
     engine.rollout_and_learn([state], silent)[0]
     member, shape = state.members[0], state.members[0].environment.shape
-    actions = member.replay.rows[:, shape.observations : shape.observations + shape.actions]
+    actions = member.replay.transitions()[:, shape.observations : shape.observations + shape.actions]
     assert member.gradient_steps == 100
     # Uniform on [-1, 1] has variance 1/3; a policy of small random weights acts near zero with noise 0.1.
     assert np.allclose(actions[:300].var(), 1 / 3, atol=0.03)
@@ -111,7 +111,7 @@ def test_the_sb3_preset_adds_noise_to_the_warm_up():
         state = engine.start([run])[0]
         engine.rollout_and_learn([state], silent)[0]
         engine.close(state)
-        return state.members[0].replay.rows[:100, 17:23]
+        return state.members[0].replay.transitions()[:, 17:23]
 
     # Clipped noise leaves actions exactly at a bound; a uniform draw never does.
     assert (np.abs(warm_up("sb3")) == 1.0).any()
@@ -126,13 +126,13 @@ def test_no_transition_joins_two_episodes():
         state.interval += 1
     for member in state.members:
         shape = member.environment.shape
-        rows = member.replay.rows[: len(member.replay)]
-        obs, next_obs = rows[:, : shape.observations], rows[:, -1 - shape.observations : -1]
+        rows = member.replay.transitions()
+        obs, next_obs = rows[:, : shape.observations], rows[:, -shape.observations :]
         # The observation is (episode, step of the episode): a step stays in its episode and moves on by one.
         assert np.array_equal(obs[:, 0], next_obs[:, 0])
         assert np.array_equal(obs[:, 1] + 1, next_obs[:, 1])
         # The limit truncates: nothing is ever marked as terminated.
-        assert not rows[:, -1].any()
+        assert not rows[:, -shape.observations - 1].any()
     engine.close(state)
 
 
@@ -168,9 +168,9 @@ def test_exploit_copies_networks_and_replay_and_treats_the_optimizer_by_kind(chi
     for part in ("actor", "critics", "target_actor", "target_critics"):
         assert leaves_equal(getattr(copy, part), getattr(original, part))
     a, b = state.members[child], state.members[parent]
-    assert np.array_equal(a.replay.rows[: len(a.replay)], b.replay.rows[: len(b.replay)])
+    assert np.array_equal(a.replay.transitions(), b.replay.transitions())
     assert len(a.replay) == len(b.replay) == 100
-    assert a.replay.rows is not b.replay.rows
+    assert a.replay is not b.replay
     assert a.hyperparameters.batch_size == 40
     assert a.parent == parent
     states = ("actor_state", "critic_states")
@@ -197,7 +197,7 @@ def test_a_child_does_not_repeat_its_parent():
     engine.rollout_and_learn([state], silent)[0]
     child, parent = state.members[0].replay, state.members[1].replay
     assert len(child) == len(parent) == 200
-    assert not np.array_equal(child.rows[100:200], parent.rows[100:200])
+    assert not np.array_equal(child.transitions()[100:], parent.transitions()[100:])
     engine.close(state)
 
 
@@ -244,7 +244,7 @@ def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
 def test_members_draw_streams_of_their_own():
     state = populated(mix={"adam": 2})
     first, second = state.members
-    assert not np.array_equal(first.replay.rows[:50], second.replay.rows[:50])
+    assert not np.array_equal(first.replay.transitions()[:50], second.replay.transitions()[:50])
     assert not np.array_equal(first.noise(), second.noise())
     assert not np.array_equal(first.sample(32).noise, second.sample(32).noise)
     engine.close(state)

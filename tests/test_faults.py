@@ -39,7 +39,7 @@ def test_a_run_without_a_file_handle_left_stops_and_goes_on(tmp_path, reference)
 
 def test_a_damaged_checkpoint_is_not_used(tmp_path, reference):
     faults.stopped(tmp_path, "template")
-    faults.damaged(tmp_path, "run", tmp_path / "template", "replay/*.rows", "flipped")
+    faults.damaged(tmp_path, "run", tmp_path / "template", "replay/*.safetensors", "flipped")
     assert faults.differences(tmp_path / "run", reference) == []
 
 

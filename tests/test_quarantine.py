@@ -61,7 +61,7 @@ def same(a, b):
 
 
 def held(member):
-    return member.replay.rows[: len(member.replay)]
+    return member.replay.transitions()
 
 
 # ---------------------------------------------------------------------------------------------------- faults in training
@@ -82,8 +82,8 @@ def test_no_false_transition_enters_the_replay():
         assert row[:2].tolist() == obs.tolist()
         assert row[2] == pytest.approx(action[0], abs=1e-6)
         assert row[3] == np.float32(reward)
-        assert row[4:6].tolist() == next_obs.tolist()
-        assert row[6] == terminated
+        assert row[5:7].tolist() == next_obs.tolist()
+        assert row[4] == terminated
     # Every returned episode is whole: three steps, each paying less than one.
     starts = [n for n, row in enumerate(rows) if row[1] == 0]
     whole = [a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True) if b - a == 3]

@@ -17,8 +17,9 @@ def transition(number: int, observations: int = 3, actions: int = 2) -> dict:
         "obs": number + np.arange(observations) / 16,
         "action": number + 0.25 + np.arange(actions) / 16,
         "reward": number + 0.5,
-        "next_obs": number + 0.75 + np.arange(observations) / 16,
         "terminated": number % 3 == 0,
+        # Every fourth step's next observation is where the next step begins: so it is within an episode.
+        "next_obs": number + (1 if number % 4 == 1 else 0.75) + np.arange(observations) / 16,
     }
 
 
@@ -28,7 +29,6 @@ def as_row(number: int) -> np.ndarray:
 
 def filled(capacity: int, numbers: range) -> ReplayBuffer:
     buffer = ReplayBuffer(capacity, 3, 2)
-    buffer.rows[:] = np.nan
     for number in numbers:
         buffer.insert(**transition(number))
     return buffer
@@ -42,8 +42,6 @@ class BufferAgainstDeque(RuleBasedStateMachine):
         self.buffers = [ReplayBuffer(capacity, 3, 2) for _ in range(2)]
         self.models: list[deque[int]] = [deque(maxlen=capacity) for _ in range(2)]
         self.count = 0
-        for buffer in self.buffers:
-            buffer.rows[:] = np.nan  # what np.empty may contain
 
     @rule(which=st.integers(0, 1), times=st.integers(1, 5))
     def insert(self, which: int, times: int) -> None:
@@ -71,10 +69,8 @@ class BufferAgainstDeque(RuleBasedStateMachine):
     def holds_the_same_in_the_same_order(self) -> None:
         for buffer, model in zip(getattr(self, "buffers", ()), getattr(self, "models", ()), strict=True):
             assert len(buffer) == len(model)
-            # Rolled so that the row to be overwritten next, the oldest one of a full buffer, comes first.
-            in_order = np.roll(buffer.rows, -(buffer.inserted % len(buffer.rows)), axis=0)
-            held = in_order[len(in_order) - len(model) :]
-            np.testing.assert_array_equal(held, np.reshape([as_row(number) for number in model], held.shape))
+            held = buffer.transitions()
+            np.testing.assert_array_equal(held, np.reshape([as_row(number) for number in model], (-1, row_width(3, 2))))
 
 
 test_buffer_equals_deque = BufferAgainstDeque.TestCase
@@ -83,7 +79,7 @@ test_buffer_equals_deque = BufferAgainstDeque.TestCase
 def test_the_oldest_transition_is_overwritten_first():
     buffer = filled(4, range(6))
     assert len(buffer) == 4
-    assert sorted(buffer.rows[:, 5]) == [2.5, 3.5, 4.5, 5.5]
+    assert buffer.transitions()[:, 5].tolist() == [2.5, 3.5, 4.5, 5.5]
 
 
 def test_samples_are_uniform_and_with_replacement():
@@ -115,7 +111,7 @@ def test_unpacked_rows_are_the_transitions_that_were_inserted(observations, acti
     inserted = [transition(number, observations, actions) for number in numbers]
     for one in inserted:
         buffer.insert(**one)
-    batch = unpack(buffer.rows, np.ones(len(numbers), np.float32), observations, actions)
+    batch = unpack(buffer.transitions(), np.ones(len(numbers), np.float32), observations, actions)
     for name in inserted[0]:
         expected = np.float32([one[name] for one in inserted])
         np.testing.assert_array_equal(getattr(batch, name), expected)
@@ -125,13 +121,34 @@ def test_unpacked_rows_are_the_transitions_that_were_inserted(observations, acti
 def test_a_copy_and_its_original_go_separate_ways():
     original, copy = filled(4, range(6)), filled(4, range(10, 13))
     copy.copy_from(original)
-    before = original.rows.copy()
-    np.testing.assert_array_equal(copy.rows, before)
+    before = original.transitions()
+    np.testing.assert_array_equal(copy.transitions(), before)
     copy.insert(**transition(7))
-    np.testing.assert_array_equal(original.rows, before)
+    np.testing.assert_array_equal(original.transitions(), before)
     original.insert(**transition(8))
-    assert 8.5 not in copy.rows[:, 5]
-    assert 7.5 in copy.rows[:, 5]
+    assert 8.5 not in copy.transitions()[:, 5]
+    assert 7.5 in copy.transitions()[:, 5]
+
+
+@pytest.mark.parametrize("length", [1, 3, 1000])
+def test_an_observation_is_held_once_however_many_episodes_there_are(length):
+    buffer, capacity, observations = ReplayBuffer(200, 50, 1), 200, 50
+    for number in range(3 * capacity):
+        last = (number + 1) % length == 0
+        step = {"obs": number + np.zeros(observations), "action": [0.0], "reward": 0.0, "terminated": last}
+        buffer.insert(**step, next_obs=(-number if last else number + 1) + np.zeros(observations))
+    ends = buffer.transitions()[:, -1] < 0
+    assert abs(ends.sum() - capacity / length) < 1
+    # Room grows twofold, so half of it may be free.
+    assert len(buffer._next_obs) <= max(16, 2 * (ends.sum() + 1))
+
+
+def test_minus_zero_is_not_zero():
+    buffer = ReplayBuffer(4, 1, 1)
+    buffer.insert(np.float32([1.0]), np.float32([0.0]), 0.0, np.float32([-0.0]), False)
+    buffer.insert(np.float32([0.0]), np.float32([0.0]), 0.0, np.float32([2.0]), False)
+    assert np.signbit(buffer.transitions()[0, -1])
+    assert not np.signbit(buffer.transitions()[1, 0])
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000))

@@ -33,7 +33,7 @@ from evolute.errors import LONGEST_MESSAGE, UserError, printable
 from evolute.hyperparameters import Hyperparameters, as_arrays
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 from evolute.records import RunFolder, refuse_links
-from evolute.replay import bucket
+from evolute.replay import bucket, row_width
 from evolute.state import Best, State
 
 # Processor seconds that one input may take; nearly all take a thousandth of it.
@@ -576,7 +576,7 @@ def restored(folder: Path, state: State) -> checkpoint.Checkpoint:
     read_or_refused(lambda: Run(**config.parse(found.manifest["config"], "the checkpoint")))
     checkpoint.restore(folder, found, state)
     for member in state.members:
-        assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == member.replay.rows.shape[1]
+        assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == row_width(2, 1)
     with np.errstate(over="ignore"):
         as_arrays([member.hyperparameters for member in state.members])
     return found
@@ -618,7 +618,7 @@ def test_hostile_arrays_of_a_checkpoint_are_restored_or_refused(checkpointed, tm
     file = tmp_path / "run" / ("replay" if what == "segment" else "checkpoints") / described["file"]
     sound, outcomes = file.read_bytes(), set()
     size = struct.unpack("<Q", sound[:8])[0]
-    value = {} if what == "segment" else json.loads(sound[8 : 8 + size])
+    value = json.loads(sound[8 : 8 + size])
     for content in hostile_files(sound, value, lambda v: safetensors_of(v, sound[8 + size :]), 0, 200):
         file.write_bytes(content)
         described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -627,7 +627,9 @@ def test_hostile_arrays_of_a_checkpoint_are_restored_or_refused(checkpointed, tm
     assert outcomes == {True, False}
 
 
-@pytest.mark.parametrize("name", ["../000001-000.safetensors", "/etc/passwd", "000001-000.safetensors/..", "1.rows\n", "..", ""])
+@pytest.mark.parametrize(
+    "name", ["../000001-000.safetensors", "/etc/passwd", "000001-000.safetensors/..", "000001-1.safetensors\n", "..", ""]
+)
 def test_a_checkpoint_names_no_file_elsewhere(checkpointed, tmp_path, name):
     shutil.copytree(checkpointed[0], tmp_path / "run")
     manifest_file = tmp_path / "run" / "checkpoints" / "000001.json"

@@ -2,8 +2,8 @@
 
 A checkpoint belongs to an interval's end: environments and random streams begin anew at every interval, so neither has a state
 to keep. It is a manifest that names every other file by size and SHA-256 and is written last, so a checkpoint is whole or absent;
-the one before it is kept as well. Replay is written once: each interval's new rows of a member are a segment that never changes,
-and an exploit copies the list of segments, not their rows.
+the one before it is kept as well. Replay is written once: each interval's new transitions of a member are a segment that never
+changes, and an exploit copies the list of segments, not what is in them.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from evolute import limits
+from evolute.environments import Shape
 from evolute.errors import UserError
 from evolute.files import make_folder, partial_name, read_at_most, sync_folder, unwritable, write_whole
 from evolute.hyperparameters import Hyperparameters
@@ -28,13 +29,13 @@ from evolute.policy import Policy
 from evolute.population import Member
 from evolute.records import CHECKPOINT_FOLDER as FOLDER
 from evolute.records import REPLAY_FOLDER
-from evolute.replay import ReplayBuffer, Segment
+from evolute.replay import ReplayBuffer, Segment, Steps, fits
 from evolute.state import Best, State
 
-FORMAT = "evolute checkpoint 1"
+FORMAT = "evolute checkpoint 2"
 KEPT = 2
 # Names that a manifest may give: a file beside it, never a path that leads elsewhere.
-PLAIN_NAME = re.compile(r"[0-9]{6,}(-[0-9]{3,}|-best)?\.(rows|safetensors)")
+PLAIN_NAME = re.compile(r"[0-9]{6,}(-[0-9]{3,}|-best)\.safetensors")
 HASHED_AT_ONCE = 1 << 20
 # Ends the name of an array that is a symmetric matrix's lower triangle.
 TRIANGLE = " lower"
@@ -59,21 +60,22 @@ class Checkpoint(NamedTuple):
 
 
 def save_replay(run: Path, state: State) -> None:
-    """Write every member's new rows as one segment each. To be called before an evolution, so that copies share them."""
+    """Write every member's new transitions as a segment. To be called before an evolution, so that copies share them."""
     make_folder(run / REPLAY_FOLDER)
     for member in state.members:
         replay = member.replay
-        rows = replay.unsaved()
-        if len(rows):
-            name = f"{state.interval:06}-{member.slot:03}.rows"
-            digest = _write(run / REPLAY_FOLDER / name, rows.data.cast("B"))
-            replay.segments.append(Segment(name, len(rows), digest, rows.nbytes))
+        new = replay.unsaved()
+        if len(new.steps):
+            name = f"{state.interval:06}-{member.slot:03}.safetensors"
+            data = safetensors.numpy.save(new._asdict())
+            digest = _write(run / REPLAY_FOLDER / name, data)
+            replay.segments.append(Segment(name, len(new.steps), digest, len(data)))
         replay.saved = replay.inserted
         forget_overwritten(replay)
 
 
 def forget_overwritten(replay: ReplayBuffer) -> None:
-    """Forget the segments whose rows the buffer has overwritten with later ones."""
+    """Forget the segments whose transitions the buffer has overwritten with later ones."""
     while replay.segments and sum(segment.rows for segment in replay.segments[1:]) >= len(replay):
         del replay.segments[0]
 
@@ -148,16 +150,16 @@ def _write(path: Path, data: bytes | memoryview) -> str:
 def delete_unneeded(run: Path) -> None:
     """Delete checkpoints before the kept ones, every segment and array that no kept one names, and halves of files."""
     manifests = sorted((run / FOLDER).glob("*.json"))
-    needed: set[str] = set()
+    needed: set[tuple[str, str]] = set()
     for path in manifests[-KEPT:]:
         with contextlib.suppress(Damaged):
-            needed |= {described["file"] for _, described in _files(_read(path))}
+            needed |= {(folder, described["file"]) for folder, described in _files(_read(path))}
     try:
         for path in manifests[:-KEPT]:
             path.unlink()
-        for folder, pattern in ((FOLDER, "*.safetensors"), (REPLAY_FOLDER, "*.rows")):
-            for path in (run / folder).glob(pattern):
-                if path.name not in needed:
+        for folder in (FOLDER, REPLAY_FOLDER):
+            for path in (run / folder).glob("*.safetensors"):
+                if (folder, path.name) not in needed:
                     path.unlink()
         for path in (*run.glob(partial_name("*")), *run.glob(f"*/{partial_name('*')}")):
             path.unlink()
@@ -324,10 +326,10 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
             if not 1 <= described["hyperparameters"]["batch_size"] <= most:
                 raise Damaged(f"it has a batch size of {described['hyperparameters']['batch_size']}")
             group = state.group_of(member)
-            arrays = _load_arrays(run, described["learner"])
+            arrays = _load_arrays(run / FOLDER, described["learner"])
             group.put(member.lane, like(group.take(member.lane), arrays), reset_optimizers=False)
             group.updates = described["updates"]
-            _restore_replay(run, member.replay, described)
+            _restore_replay(run, member.replay, described, member.environment.shape)
             member.environment_steps = described["environment_steps"]
             member.gradient_steps = described["gradient_steps"]
             member.fitness = described["fitness"]
@@ -349,29 +351,34 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
 def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | None:
     if described is None:
         return None
-    environment, arrays = state.evaluation_environment, _load_arrays(run, described["policy"])
+    environment, arrays = state.evaluation_environment, _load_arrays(run / FOLDER, described["policy"])
     sizes = [environment.shape.observations, *state.run.actor_layers, environment.shape.actions]
     template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(sizes)]
     policy = Policy(like(template, arrays), environment.low, environment.high, state.run.env)
     return Best(policy, **{name: described[name] for name in ("fitness", "slot", "kind", "environment_steps")})
 
 
-def _load_arrays(run: Path, described: dict[str, Any]) -> dict[str, np.ndarray]:
+def _load_arrays(folder: Path, described: dict[str, Any]) -> dict[str, np.ndarray]:
     try:
-        return safetensors.numpy.load((run / FOLDER / described["file"]).read_bytes())
+        return safetensors.numpy.load((folder / described["file"]).read_bytes())
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise Damaged(f"{described['file']} cannot be read: {error}") from None
 
 
-def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any]) -> None:
-    width = replay.rows.shape[1]
+def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], shape: Shape) -> None:
     segments = [Segment(**segment) for segment in described["segments"]]
-    held = min(described["inserted"], len(replay.rows))
-    if any(segment.bytes != segment.rows * width * replay.rows.itemsize for segment in segments):
-        raise Damaged("its replay has rows of another width")
-    if sum(segment.rows for segment in segments) < held or sum(segment.rows for segment in segments[1:]) >= max(held, 1):
-        raise Damaged("its replay has another number of rows")
-    parts = [np.fromfile(run / REPLAY_FOLDER / segment.file, np.float32).reshape(-1, width) for segment in segments]
+    total, held = sum(segment.rows for segment in segments), min(described["inserted"], replay.capacity)
+    if not held <= total <= described["inserted"] or sum(segment.rows for segment in segments[1:]) >= max(held, 1):
+        raise Damaged("its replay has another number of transitions")
+    parts = []
+    for segment in segments:
+        arrays = _load_arrays(run / REPLAY_FOLDER, segment._asdict())
+        if arrays.keys() != set(Steps._fields):
+            raise Damaged(f"{segment.file} has other arrays than replay has")
+        part = Steps(**arrays)
+        if not fits(part, segment.rows, shape.observations, shape.actions):
+            raise Damaged(f"{segment.file} has arrays of other shapes than replay has here")
+        parts.append(part)
     replay.restore(parts, described["inserted"], segments)
 
 

@@ -85,15 +85,13 @@ def product_ceiling():
 # ------------------------------------------------------------------------------------------------------------ populations
 
 
-def population(kind, members, env=ENV, prefilled=5_000):
+def population(kind, members, env=ENV, prefilled=5_000, **settings):
     """Return a population whose members have replay and whose optimizers have burnt in."""
     import numpy as np
 
     from evolute import Run, engine
 
-    run = Run(
-        env, mix={kind: members} if isinstance(kind, str) else kind, steps=1_000_000, learning_starts=100, buffer_size=100_000
-    )
+    run = Run(env, mix={kind: members}, steps=1_000_000, learning_starts=100, buffer_size=100_000, **settings)
     [state] = engine.start([run])
     rng = np.random.default_rng(0)
     for member in state.members:
@@ -124,14 +122,19 @@ def short(state, steps):
 
 def update_only(state, updates=40):
     """Return a measure of the seconds of one member's update, batches drawn beforehand."""
+    return update_only_of(state.groups, state.members, updates)
+
+
+def update_only_of(groups, all_members, updates):
+    """The same for the members of these groups."""
     import numpy as np
 
     from evolute import engine
     from evolute.replay import Sample
 
     prepared = []
-    for group in state.groups:
-        members = [member for member in state.members if member.lane in group.lanes]
+    for group in groups:
+        members = [member for member in all_members if member.lane in group.lanes]
         samples = [member.sample(BATCH) for member in members]
         sample = Sample(*(np.stack(part) for part in zip(*samples, strict=True)))
         prepared.append((group, sample, engine.observations(members), engine.noises(members)))
@@ -143,14 +146,17 @@ def update_only(state, updates=40):
                 group.learn(sample, obs, noise)
             for group, *_ in prepared:
                 group.actions()
-        return (time.perf_counter() - began) / (updates * len(state.members))
+        return (time.perf_counter() - began) / (updates * len(all_members))
 
     measure()
     return measure
 
 
-def end_to_end(state, steps=60):
-    """Return a measure of the seconds of one member's step: act, step the environment, remember, sample, update."""
+def end_to_end(state, steps=200):
+    """Return a measure of the seconds of one member's step: act, step the environment, remember, sample, update.
+
+    Every measure is an interval, so it begins with new environments: a few milliseconds each.
+    """
     from evolute import engine
 
     def measure():
@@ -256,15 +262,15 @@ engine.rollout_and_learn([state], lambda _: None)
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 """
 
-# One peer agent on one pinned core: seconds per environment step with one update each, after a warm-up.
+# One peer agent on some cores: seconds per environment step with one update each, after a warm-up.
 PEER = """
 import json, os, sys, time
-os.sched_setaffinity(0, {{{core}}})
+os.sched_setaffinity(0, {cores!r})
 import numpy as np
 import gymnasium
 if {peer!r} == "sb3":
     import torch
-    torch.set_num_threads(1)
+    torch.set_num_threads({threads})
     from stable_baselines3 import TD3
     policy = dict(net_arch=[400, 300])
 else:
@@ -284,15 +290,24 @@ print(json.dumps(sorted(seconds)[len(seconds) // 2]))
 """
 
 
-def peers_side_by_side(peer, steps, repetitions):
-    """Return seconds per agent and step of two pinned processes, each training one agent: the peers' best arrangement."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+
+
+def one_after_the_other(peer, steps, repetitions):
+    """Return seconds per agent and step where each agent has all cores to itself, and the agents take turns."""
+    return child(PEER.format(cores=set(CORES), threads=len(CORES), peer=peer, env=ENV, steps=steps, repetitions=repetitions))
+
+
+def side_by_side(peer, steps, repetitions):
+    """Return seconds per agent and step of pinned processes with one thread, one per core, each training one agent."""
+    settings = {"threads": 1, "peer": peer, "env": ENV, "steps": steps, "repetitions": repetitions}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PEER.format(core=core, peer=peer, env=ENV, steps=steps, repetitions=repetitions)],
+            [sys.executable, "-c", PEER.format(cores={core}, **settings)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
+            env=os.environ | ONE_THREAD,
         )
         for core in CORES
     ]
@@ -304,6 +319,46 @@ def peers_side_by_side(peer, steps, repetitions):
         values.append(json.loads(out.splitlines()[-1]))
     return statistics.mean(values) / len(processes)
 
+
+# A critic's gradient step in PyTorch, plain and with BackPACK's exact diagonal of the Gauss-Newton matrix; their ratio.
+BACKPACK = """
+import json, statistics, time
+import torch
+from backpack import backpack, extend
+from backpack.extensions import DiagGGNExact
+torch.set_num_threads({threads})
+x, y = torch.randn(256, {inputs}), torch.randn(256, 1)
+
+def seconds(second_order):
+    net = torch.nn.Sequential(torch.nn.Linear({inputs}, 400), torch.nn.ReLU(), torch.nn.Linear(400, 300), torch.nn.ReLU(),
+                              torch.nn.Linear(300, 1))
+    loss_of = torch.nn.MSELoss()
+    if second_order:
+        net, loss_of = extend(net), extend(loss_of)
+    def step():
+        net.zero_grad()
+        loss = loss_of(net(x), y)
+        if second_order:
+            with backpack(DiagGGNExact()):
+                loss.backward()
+        else:
+            loss.backward()
+        with torch.no_grad():
+            for p in net.parameters():
+                p -= 1e-3 * (p.grad / (p.diag_ggn_exact + 0.1) if second_order else p.grad)
+    for _ in range(10):
+        step()
+    def measure():
+        began = time.perf_counter()
+        for _ in range(50):
+            step()
+        return (time.perf_counter() - began) / 50
+    return measure
+
+plain, second = seconds(False), seconds(True)
+pairs = [(plain(), second()) for _ in range(7)]
+print(json.dumps(statistics.median(b for _, b in pairs) / statistics.median(a for a, _ in pairs)))
+"""
 
 # ------------------------------------------------------------------------------------------------------------------- all
 
@@ -324,7 +379,10 @@ def measure(full):
     states = {kind: population(kind, 8) for kind in kinds}
     cases = {"products": ceiling}
     cases |= {f"update {kind}": update_only(state) for kind, state in states.items()}
-    cases |= {f"whole {kind}": end_to_end(state) for kind, state in states.items() if full or kind == "adam"}
+    cases |= {f"whole {kind}": end_to_end(state) for kind, state in states.items() if kind == "adam" or (full and kind == "kfac")}
+    if full:
+        states["narrow"] = population("adam", 8, precision="bfloat16")
+        cases |= {"update adam, bfloat16": update_only(states["narrow"]), "whole adam, bfloat16": end_to_end(states["narrow"])}
     found["side_by_side"] = median_of_turns(cases, repetitions)
     found["flop_per_update"] = flop
     for state in states.values():
@@ -359,13 +417,17 @@ def measure(full):
         if importlib.util.find_spec(package) is None:
             say(f"{peer}: not installed, left out")
             continue
-        say(f"{peer}: two pinned processes, between two measures of ours")
+        say(f"{peer}: both arrangements, between two measures of ours")
         state = population("adam", 8)
         ours = end_to_end(state)
         before = ours()
-        theirs = peers_side_by_side(peer, 1_000, 3)
-        found["peers"][peer] = {"seconds": theirs, "ours_before": before, "ours_after": ours()}
+        steps = 1_000 if full else 300
+        theirs = {"side_by_side": side_by_side(peer, steps, 3), "one_after_the_other": one_after_the_other(peer, steps, 3)}
+        found["peers"][peer] = {**theirs, "ours": (before + ours()) / 2}
         close(state)
+    if full and importlib.util.find_spec("backpack") is not None:
+        say("BackPACK")
+        found["backpack"] = child(BACKPACK.format(threads=len(CORES), inputs=OBS + ACT))
     return found
 
 
@@ -376,10 +438,10 @@ def say(text):
 def about():
     from evolute.environments import versions
 
-    names = [
-        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
-    ]
-    return {"versions": versions(), "processor": names[0] if names else platform.processor(), "cores": len(CORES)}
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    amx = any("amx_bf16" in line for line in lines if line.startswith("flags"))
+    return {"versions": versions(), "processor": names[0] if names else platform.processor(), "cores": len(CORES), "amx": amx}
 
 
 def ms(seconds):
@@ -392,6 +454,7 @@ def table(found):
     adam, whole = side["update adam"], sum(phases.values())
     names = {"products": "matrix products alone", **{f"update {k}": f"update only, `{k}`" for k in KINDS}}
     names |= {f"whole {k}": f"end to end, `{k}`" for k in KINDS}
+    names |= {"update adam, bfloat16": "update only, `adam`, bfloat16", "whole adam, bfloat16": "end to end, `adam`, bfloat16"}
     steps = [(names[case], ms(value), f"{value / adam:.2f}") for case, value in side.items()]
     rest = sum(phases[name] for name in ("evaluate", "evolve", "record", "checkpoint")) / whole
     targets = [
@@ -407,10 +470,17 @@ def table(found):
         targets.append(("cost per member, 64 against 8: within 10%", f"{growth['64'] / growth['8'] - 1:+.0%}"))
     for task, size in found.get("memory", {}).items():
         targets.append((f"memory, 8 members, full buffers, {task}", f"{size / 1e9:.1f} GB"))
+    if "whole adam, bfloat16" in side:
+        ratio = side["whole adam"] / side["whole adam, bfloat16"]
+        targets.append(
+            ("bfloat16, end to end: 1.3 times faster where the CPU has AMX", f"{ratio:.2f} (AMX: {found['about']['amx']})")
+        )
     for peer, values in found["peers"].items():
-        ours = (values["ours_before"] + values["ours_after"]) / 2
-        said = f"{values['seconds'] / ours:.2f} times ({ms(values['seconds'])} ms against {ms(ours)})"
-        targets.append((f"end to end against {peer} in two pinned processes", said))
+        for name, words in (("side_by_side", "pinned processes with one thread"), ("one_after_the_other", "one after the other")):
+            said = f"{values[name] / values['ours']:.2f} times ({ms(values[name])} ms against {ms(values['ours'])})"
+            targets.append((f"end to end against {peer}, {words}", said))
+    if "backpack" in found:
+        targets.append(("BackPACK's diagonal: critic step against its plain step", f"{found['backpack']:.2f}"))
     gflop = found["flop_per_update"] / 1e9
     return "\n\n".join(
         [

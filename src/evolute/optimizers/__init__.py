@@ -27,7 +27,7 @@ class CurvatureKind(NamedTuple):
     defaults: Mapping[str, Mapping[str, Any]]
 
 
-# Defaults: chosen by the grid in results/optimizer_grid.md.
+# Defaults: chosen by the grid in results/optimizer_grid.md; kfac's cadence by results/cadence.md.
 CURVATURE_KINDS: dict[str, CurvatureKind] = {
     "diag_ggn": CurvatureKind(
         diag_ggn,
@@ -41,8 +41,8 @@ CURVATURE_KINDS: dict[str, CurvatureKind] = {
         kfac,
         KFACOptions,
         {
-            "actor": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.01},
-            "critic": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.02},
+            "actor": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.01, "statistics_every": 4, "inverse_every": 40},
+            "critic": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.02, "statistics_every": 4, "inverse_every": 40},
         },
     ),
     "kfac_empirical": CurvatureKind(

@@ -88,7 +88,7 @@ def kfac(options: KFACOptions) -> Optimizer:
 
 
 def kfac_empirical(options: KFACOptions) -> Optimizer:
-    """K-FAC on the empirical Fisher matrix, as pytorch-kfac does: damps 1 x 1 factors too, no norm constraint by default."""
+    """K-FAC on the empirical Fisher matrix, as pytorch-kfac does: 1 x 1 factors are damped, too."""
     return _kfac(options, empirical, damp_scalars=True)
 
 

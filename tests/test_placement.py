@@ -1,5 +1,7 @@
 """Groups: mapped equals vmapped, hyperparameters are data, and a kind compiles a fixed number of programs."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -81,6 +83,31 @@ def test_no_hyperparameter_recompiles(kind):
         group.act(obs, noise)
     assert programs.learn._cache_size() == 1
     assert programs.act._cache_size() == 1
+
+
+def test_a_population_compiles_as_many_programs_however_large_it_is_and_however_it_evolves():
+    found = []
+    for members in (2, 5):
+        run = dataclasses.replace(
+            RUN_OF["adam"],
+            mix={"adam": members, "kfac": members},
+            steps=120,
+            interval=30,
+            perturb=("actor_learning_rate", "critic_learning_rate", "critic_damping"),
+            factors=(0.5, 2.0),
+            episodes=1,
+            final_episodes=1,
+        )
+        states = engine.start([run])
+        [result] = engine.go_on(states, [None], None)
+        assert result.lineage
+        programs = {group.kind: group._programs for group in states[0].groups}
+        found.append({kind: [program._cache_size() for program in own] for kind, own in programs.items()})
+        engine.close(states[0])
+    assert found[0] == found[1]
+    # act, learn, burn_in, reset_optimizers: each once for a device.
+    devices = len(jax.local_devices())
+    assert all(count <= devices for kind in found[0].values() for count in kind)
 
 
 def test_another_bucket_compiles_once_more():

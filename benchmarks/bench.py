@@ -207,7 +207,7 @@ def child(code, **more):
 
 
 WHOLE_RUN = """
-import json, resource, sys, tempfile, time
+import json, sys, tempfile, time
 began = time.perf_counter()
 from pathlib import Path
 import evolute
@@ -223,8 +223,7 @@ with tempfile.TemporaryDirectory() as folder:
         if row["member"] == 0 and row["interval"] > 1:
             for phase, seconds in row["seconds"].items():
                 spent[phase] = spent.get(phase, 0.0) + seconds
-print(json.dumps(dict(training=first[0], whole=time.perf_counter() - began, phases=spent,
-                      peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)))
+print(json.dumps(dict(training=first[0], whole=time.perf_counter() - began, phases=spent)))
 """
 
 
@@ -247,7 +246,7 @@ def starts(mix, repetitions):
 
 
 MEMORY = """
-import json, resource, sys
+import json, sys
 import numpy as np
 import evolute
 from evolute import engine
@@ -259,7 +258,9 @@ for member in state.members:
     bench.fill(member, np.random.default_rng(0), 1_000_000)
 state.run = evolute.Run({env!r}, mix=dict(adam=8), steps=2_000_000, interval=20)
 engine.rollout_and_learn([state], lambda _: None)
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+# Not getrusage: its peak includes what the parent held when it started this process.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps(int(peak.split()[1]) * 1024))
 """
 
 # One peer agent on some cores: seconds per environment step with one update each, after a warm-up.

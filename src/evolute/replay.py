@@ -131,23 +131,19 @@ class ReplayBuffer:
         """Add one transition; the action is in [-1, 1]."""
         o, slot, following = self._observations, self.inserted % self._slots, (self.inserted + 1) % self._slots
         row = self._ring[slot]
-        if len(self):
-            expected = row[:o].copy()
-            row[:o] = obs
-            # Bits, not numbers: -0.0 equals 0.0.
-            if row[:o].tobytes() != expected.tobytes():
-                self._keep(expected, (self.inserted - 1) % self._slots)
-        else:
-            row[:o] = obs
+        expected = row[:o].copy()
+        self._open(slot, obs)
+        # Bits, not numbers: -0.0 equals 0.0.
+        if len(self) and row[:o].tobytes() != expected.tobytes():
+            self._keep(expected, (self.inserted - 1) % self._slots)
         row[o:-2] = action
         row[-2:] = reward, terminated
         self._forget(following)
         self._open(following, next_obs)
-        if slot == 0:
-            self._repeat_first()
         self.inserted += 1
 
     def _open(self, slot: int, obs: np.ndarray) -> None:
+        """Lay down the observation with which a slot begins."""
         self._ring[slot, : self._observations] = obs
         if slot == 0:
             self._repeat_first()

@@ -18,7 +18,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 TASKS = ("HalfCheetah-v4", "Hopper-v4")
 SEEDS = (0, 1, 2)
 # Environment steps by (updates between two measurements, updates between two inversions), the cheapest first.
-STEPS = {(4, 40): 20_000, (2, 20): 20_000, (1, 1): 12_500}
+STEPS = {(8, 80): 20_000, (4, 40): 20_000, (2, 20): 20_000, (1, 1): 12_500}
 WARM_UP, EVERY, EPISODES = 5_000, 2_500, 10
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 from evolute import networks, td3
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP, Layer
-from evolute.optimizers import Rates, Tape
+from evolute.optimizers import Contained, Optimizer, Rates, Tape
 from evolute.replay import Batch
 
 Arrays = dict[str, np.ndarray]
@@ -105,6 +106,16 @@ def vector_problem(mlp: MLP, x: jax.Array, target: jax.Array, weight: jax.Array)
     columns = [networks.pull_back(mlp, inputs, jnp.zeros_like(z).at[:, k].set(1.0)) for k in range(z.shape[1])]
     roots = tuple(jnp.stack(layer) for layer in zip(*columns, strict=True))
     return networks.gradients(inputs, slopes, weight), Tape(inputs, slopes, roots, weight, jnp.ones((), z.dtype))
+
+
+def change(
+    optimizer: Optimizer, gradients: MLP, state: Any, parameters: MLP, rates: Rates, tape: Tape, step: jax.Array
+) -> tuple[MLP, Any, Contained]:
+    """One update of parameters that are zero, so that what comes out is their change to the last bit; else as Optimizer.update.
+
+    Not for optimizers whose step depends on the parameters themselves.
+    """
+    return optimizer.update(gradients, state, jax.tree.map(jnp.zeros_like, parameters), rates, tape, step)
 
 
 def flat(mlp: MLP) -> jax.Array:

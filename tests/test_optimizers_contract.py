@@ -69,7 +69,7 @@ def subject(kind: str) -> Subject:
     traces: list[None] = []
 
     def update(state: Any, problem: Problem, step: jax.Array) -> tuple[MLP, Any, Contained]:
-        return optimizer.update(problem.gradients, state, problem.parameters, problem.rates, problem.tape, step)
+        return oracles.change(optimizer, problem.gradients, state, problem.parameters, problem.rates, problem.tape, step)
 
     def counted(*arguments: Any) -> tuple[MLP, Any, Contained]:
         traces.append(None)
@@ -203,6 +203,16 @@ def test_what_is_not_finite_is_contained_counted_and_overcome(kind, what):
             assert (count(contained) > 0) == broken, step
             if not broken:
                 assert all(np.any(leaf != 0) for leaf in oracles.leaves(updates)), step
+
+
+@every_kind
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_step_that_is_left_out_leaves_every_parameter_bit_identical(kind, what):
+    optimizer, one = subject(kind).optimizer, problem(**BROKEN[what])
+    mlp = problem().parameters
+    after, _, contained = jax.jit(optimizer.update)(one.gradients, optimizer.init(mlp), mlp, one.rates, one.tape, jnp.int32(0))
+    assert contained.steps == 1
+    assert oracles.same(after, mlp)
 
 
 @pytest.mark.parametrize("kind", CURVATURE)

@@ -1,6 +1,7 @@
 """Groups: mapped equals vmapped, hyperparameters are data, and a kind compiles a fixed number of programs."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -38,8 +39,9 @@ RUN_OF = {
 }
 
 
-def groups(kind, arrangement, precision="float32", steps_per_round=1):
-    algorithm = engine.algorithm_of(RUN_OF[kind], kind, Environment("HalfCheetah-v4"))
+def groups(kind, arrangement, precision="float32", steps_per_round=1, layers=(16, 16)):
+    run = dataclasses.replace(RUN_OF[kind], actor_layers=layers, critic_layers=layers)
+    algorithm = engine.algorithm_of(run, kind, Environment("HalfCheetah-v4"))
     programs = placement.make_programs(algorithm, precision)
     made = []
     for slots in arrangement:
@@ -49,6 +51,10 @@ def groups(kind, arrangement, precision="float32", steps_per_round=1):
         group.begin_interval([start._replace(discount=0.9 + 0.01 * slot) for slot in slots])
         made.append(group)
     return made, programs
+
+
+def compiled(programs):
+    return [program for program in programs if hasattr(program, "_cache_size")]
 
 
 @pytest.mark.parametrize("kind", RUN_OF)
@@ -102,10 +108,10 @@ def test_a_population_compiles_as_many_programs_however_large_it_is_and_however_
         [result] = engine.go_on(states, [None], None)
         assert result.lineage
         programs = {group.kind: group._programs for group in states[0].groups}
-        found.append({kind: [program._cache_size() for program in own] for kind, own in programs.items()})
+        found.append({kind: [program._cache_size() for program in compiled(own)] for kind, own in programs.items()})
         engine.close(states[0])
     assert found[0] == found[1]
-    # act, learn, burn_in, reset_optimizers: each once for a device.
+    # Each once for a device.
     devices = len(jax.local_devices())
     assert all(count <= devices for kind in found[0].values() for count in kind)
 
@@ -148,7 +154,7 @@ def test_in_a_round_actions_come_from_a_policy_that_no_update_in_it_has_changed(
 def test_the_networks_products_are_as_narrow_as_asked_and_those_of_curvature_never(kind, precision):
     (group,), programs = groups(kind, [[0, 1]], precision)
     sample, obs, noise = inputs(2)
-    arguments = (group._learners, group._reports, sample, obs, group._hyper, noise, np.int32(0))
+    arguments = (group._learners, group._reports, group._hyper, sample, obs, noise, np.int32(0))
     text = programs.learn.lower(*arguments).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     narrow = [line for line in products if "bf16" in line]
@@ -166,10 +172,22 @@ def test_a_program_keeps_real_branches_for_a_batch_of_members():
     # Under vmap a branch on a member's own counter would become a select that computes both sides for everybody.
     (group,), programs = groups("kfac", [[0, 1]])
     sample, obs, noise = inputs(2)
-    arguments = (group._learners, group._reports, sample, obs, group._hyper, noise, np.int32(0))
+    arguments = (group._learners, group._reports, group._hyper, sample, obs, noise, np.int32(0))
     text = programs.learn.lower(*arguments).as_text()
-    # The delayed actor; and in each of the three networks, statistics and inverses.
-    assert text.count("stablehlo.case") + text.count("stablehlo.if") == 1 + 3 * 2
+    # In each of the three networks, statistics and inverses.
+    assert text.count("stablehlo.case") + text.count("stablehlo.if") == 3 * 2
+    # The delayed actor, a loop over a count that all members share; and a ladder of damping for each of three layers' two factors.
+    assert text.count("stablehlo.while") == 1 + 3 * 3 * 2
+
+
+@pytest.mark.parametrize("kind", ["adam", "kfac"])
+def test_a_members_update_copies_none_of_its_large_arrays(kind):
+    (group,), programs = groups(kind, [[0]], layers=(160, 144))
+    sample, obs, noise = inputs(1)
+    arguments = (group._learners, group._reports, group._hyper, sample, obs, noise, np.int32(0))
+    text = programs.learn.lower(*arguments).compile().as_text()
+    entry = text[text.index("\nENTRY") :]
+    assert not re.findall(r"= f32\[(?:160,144|161,161|160,160|161,144)\]\S* copy\(", entry)
 
 
 def test_deal_maps_members_over_devices_or_joins_a_kind():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from evolute.replay import ReplayBuffer, bucket, row_width, unpack
+from evolute.replay import ReplayBuffer, batch_of, bucket, row_width
 
 
 def transition(number: int, observations: int = 3, actions: int = 2) -> dict:
@@ -111,7 +111,7 @@ def test_unpacked_rows_are_the_transitions_that_were_inserted(observations, acti
     inserted = [transition(number, observations, actions) for number in numbers]
     for one in inserted:
         buffer.insert(**one)
-    batch = unpack(buffer.transitions(), np.ones(len(numbers), np.float32), observations, actions)
+    batch = batch_of(buffer.transitions(), np.ones(len(numbers), np.float32), observations, actions)
     for name in inserted[0]:
         expected = np.float32([one[name] for one in inserted])
         np.testing.assert_array_equal(getattr(batch, name), expected)

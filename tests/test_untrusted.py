@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from evolute import checkpoint, cli, config, engine, flags, limits
 from evolute.config import Run
 from evolute.errors import LONGEST_MESSAGE, UserError, printable
-from evolute.hyperparameters import Hyperparameters, as_arrays
+from evolute.hyperparameters import Hyperparameters, as_array
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 from evolute.records import RunFolder, refuse_links
 from evolute.replay import bucket, row_width
@@ -578,7 +578,7 @@ def restored(folder: Path, state: State) -> checkpoint.Checkpoint:
     for member in state.members:
         assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == row_width(2, 1)
     with np.errstate(over="ignore"):
-        as_arrays([member.hyperparameters for member in state.members])
+        as_array([member.hyperparameters for member in state.members])
     return found
 
 

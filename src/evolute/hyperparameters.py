@@ -3,13 +3,13 @@
 They are data: arguments of the compiled programs, never constants in them. Changing one does not recompile.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 
 class Hyperparameters(NamedTuple):
-    """One member's hyperparameters; with a leading axis [M] inside a group of members."""
+    """One member's hyperparameters; inside a compiled program each is an array []."""
 
     batch_size: int
     actor_learning_rate: float
@@ -39,7 +39,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 
-def as_arrays(members: list[Hyperparameters]) -> Hyperparameters:
-    """Stack the hyperparameters of M members into float32 arrays [M] for a compiled program."""
-    columns: Any = (np.asarray(column, np.float32) for column in zip(*members, strict=True))
-    return Hyperparameters(*columns)
+def as_array(members: list[Hyperparameters]) -> np.ndarray:
+    """Return the hyperparameters of M members as one array [M, H] for a compiled program: float32, in the order of the fields."""
+    return np.asarray(members, np.float32)

@@ -18,7 +18,9 @@ import numpy as np
 
 from evolute import hyperparameters, td3
 from evolute.hyperparameters import Hyperparameters
-from evolute.replay import Batch, Sample, unpack
+from evolute.networks import MLP
+from evolute.packing import Packed, pack, unpack
+from evolute.replay import Batch, Sample, batch_of
 from evolute.td3 import Algorithm, Learner, Report
 
 # What jax.local_devices() lists; jax.Device is no class that a type checker accepts.
@@ -26,12 +28,18 @@ Device = Any
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a kind. Every argument but the last of `learn` has a leading axis [M] of members."""
+    """The compiled programs of a kind, for M members; learners, reports and hyperparameters are packed.
 
-    act: Any  # (actors, obs [M, O], hyper, noise [M, A]) -> actions [M, A]
-    learn: Any  # (learners, reports, samples, obs, hyper, noise, step) -> (learners, reports, actions)
-    burn_in: Any  # (learners, samples, hyper) -> learners
-    reset_optimizers: Any  # (learners) -> learners
+    What comes from the host has a leading axis [M]. What stays on the device has it, too, unless there is only one member.
+    """
+
+    act: Any  # (actors, hyper, obs [M, O], noise [M, A]) -> actions
+    learn: Any  # (learners, reports, hyper, samples, obs, noise, step) -> (learners, reports, actions)
+    burn_in: Any  # (learners, hyper, samples) -> learners
+    actors: Any  # (learners) -> copies of their actors
+    begin: Any  # (learners without optimizer states) -> learners, packed
+    # What a learner looks like: its shapes and types.
+    learner: Learner
 
 
 def use_all_cores(members: int) -> None:
@@ -52,44 +60,58 @@ def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
         algorithm: what is fixed for the kind.
         precision: of the networks' products, in JAX's terms. Those of curvature are float32 in any, to stay definite.
     """
+    like = jax.eval_shape(partial(td3.reset_optimizers, algorithm=algorithm), td3.init(np.random.default_rng(0), algorithm))
 
-    def compiled(function: Any, shared: int = 0, donate: tuple[int, ...] = ()) -> Any:
+    def compiled(function: Any, kept: int, shared: int = 0, donate: tuple[int, ...] = ()) -> Any:
         # A program is traced in the precision that holds then.
-        many = jax.default_matmul_precision(precision)(_over_members(function, shared))
+        many = jax.default_matmul_precision(precision)(_over_members(function, kept, shared))
         return jax.jit(many, donate_argnums=donate)
 
     def batch(sample: Any) -> Batch:
-        return unpack(sample.rows, sample.weights, algorithm.observations, algorithm.actions)
+        return batch_of(sample.rows, sample.weights, algorithm.observations, algorithm.actions)
 
-    def learn(learner: Learner, report: Report, sample: Any, obs: Any, hyper: Hyperparameters, noise: Any, step: Any) -> Any:
-        learner, update = td3.learn(learner, batch(sample), hyper, sample.noise, step, algorithm)
+    def act(actor: MLP, hyper: Any, obs: Any, noise: Any) -> Any:
+        return td3.explore(actor, obs, Hyperparameters(*hyper), noise)
+
+    def learn(packed: Packed, report: Any, hyper: Any, sample: Any, obs: Any, noise: Any, step: Any) -> Any:
+        numbers = Hyperparameters(*hyper)
+        learner, update = td3.learn(unpack(packed, like), batch(sample), numbers, sample.noise, step, algorithm)
         # The next action comes with the update: one call per step, and the freshest policy acts.
-        return learner, jax.tree.map(jnp.add, report, update), td3.explore(learner.actor, obs, hyper, noise)
+        return pack(learner), report + jnp.stack(jax.tree.leaves(update)), td3.explore(learner.actor, obs, numbers, noise)
 
-    def burn_in(learner: Learner, sample: Any, hyper: Hyperparameters) -> Learner:
-        return td3.burn_in(learner, batch(sample), hyper, sample.noise, algorithm)
+    def burn_in(packed: Packed, hyper: Any, sample: Any) -> Packed:
+        return pack(td3.burn_in(unpack(packed, like), batch(sample), Hyperparameters(*hyper), sample.noise, algorithm))
+
+    def actors(packed: Packed) -> MLP:
+        def of_one(packed: Packed) -> MLP:
+            return unpack(packed, like).actor
+
+        single = next(iter(packed.small.values())).ndim == 1
+        return of_one(packed) if single else jax.vmap(of_one)(packed)
 
     return Programs(
-        act=compiled(td3.explore),
-        learn=compiled(learn, shared=1, donate=(0, 1)),
-        burn_in=compiled(burn_in, donate=(0,)),
-        reset_optimizers=compiled(partial(td3.reset_optimizers, algorithm=algorithm)),
+        act=compiled(act, kept=2),
+        learn=compiled(learn, kept=3, shared=1, donate=(0, 1)),
+        burn_in=compiled(burn_in, kept=2, donate=(0,)),
+        actors=jax.jit(actors),
+        begin=compiled(lambda learner: pack(td3.reset_optimizers(learner, algorithm)), kept=0),
+        learner=like,
     )
 
 
-def _over_members(one: Any, shared: int = 0) -> Any:
-    """Return a function of one member as a function of M members; the last `shared` arguments are common to all.
+def _over_members(one: Any, kept: int, shared: int = 0) -> Any:
+    """Return a function of one member as a function of M members.
 
-    A single member is not batched at all: its program is the function itself. Common arguments stay scalars inside, so that a
-    branch on a shared counter remains a branch.
+    The first `kept` arguments stay on the device between calls; the last `shared` are common to all members, and stay scalars
+    inside, so that a branch on a shared counter remains a branch. A single member is not batched at all: its program is the
+    function itself, and what it keeps has no axis of length one, which would cost copies where memory is given away.
     """
 
     def many(*arguments: Any) -> Any:
-        own, common = arguments[: len(arguments) - shared], arguments[len(arguments) - shared :]
+        kept_, own, common = arguments[:kept], arguments[kept : len(arguments) - shared], arguments[len(arguments) - shared :]
         if len(jax.tree.leaves(own)[0]) == 1:
-            result = one(*jax.tree.map(lambda x: x[0], own), *common)
-            return jax.tree.map(lambda x: x[None], result)
-        axes = (0,) * len(own) + (None,) * shared
+            return one(*kept_, *jax.tree.map(lambda x: x[0], own), *common)
+        axes = (0,) * (len(arguments) - shared) + (None,) * shared
         return jax.vmap(one, in_axes=axes)(*arguments)
 
     return many
@@ -122,10 +144,9 @@ class Group:
         self.updates = 0
         self._programs = programs
         self._device = device
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *learners)
-        self._learners: Learner = programs.reset_optimizers(self._place(stacked))
+        self._learners: Packed = programs.begin(self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *learners)))
         self._steps_per_round = steps_per_round
-        self._frozen: Any = None
+        self._actors: Any = None
         self._acted = 0
         self._actions: Any = None
         self._hyper: Any = None
@@ -134,27 +155,24 @@ class Group:
     def begin_interval(self, members: Sequence[Hyperparameters]) -> None:
         """Take the hyperparameters that hold for the coming interval, and start its report and its rounds."""
         self._acted = 0
-        self._hyper = self._place(hyperparameters.as_arrays(list(members)))
-        shapes = jax.eval_shape(td3.no_report)
-        self._reports = self._place(jax.tree.map(lambda x: np.zeros((len(self.lanes), *x.shape), x.dtype), shapes))
+        hyper = hyperparameters.as_array(list(members))
+        reports = np.zeros((len(members), len(jax.tree.leaves(jax.eval_shape(td3.no_report)))), np.float32)
+        self._hyper, self._reports = self._place((hyper[0], reports[0]) if self._single else (hyper, reports))
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> None:
         """Start computing exploring actions for observations [M, O] with standard normal noise [M, A]."""
-        actors = self._learners.actor
-        if self._steps_per_round > 1:
-            if self._acted % self._steps_per_round == 0:
-                # A copy: an update gives the learners' memory away.
-                self._frozen = jax.tree.map(jnp.copy, actors)
-            actors = self._frozen
+        if self._acted % self._steps_per_round == 0:
+            # A copy: an update gives the learners' memory away.
+            self._actors = self._programs.actors(self._learners)
         self._acted += 1
-        self._actions = self._programs.act(actors, obs, self._hyper, noise)
+        self._actions = self._programs.act(self._actors, self._hyper, obs, noise)
 
     def learn(self, sample: Sample, obs: np.ndarray, noise: np.ndarray) -> None:
         """Start one update from a sample of every member [M, ...], and the actions that follow it as in `act`."""
         if self._steps_per_round > 1:
             self.act(obs, noise)
         self._learners, self._reports, actions = self._programs.learn(
-            self._learners, self._reports, sample, obs, self._hyper, noise, np.int32(self.updates)
+            self._learners, self._reports, self._hyper, sample, obs, noise, np.int32(self.updates)
         )
         if self._steps_per_round == 1:
             self._actions = actions
@@ -162,67 +180,78 @@ class Group:
 
     def actions(self) -> np.ndarray:
         """Wait for the actions [M, A] started last."""
-        return np.asarray(self._actions)
+        return np.asarray(self._actions).reshape(len(self.lanes), -1)
 
     def reports(self) -> list[Report]:
         """Wait for the interval's updates and return each member's sums."""
-        fetched = jax.device_get(self._reports)
-        return [jax.tree.map(lambda x, n=n: float(x[n]), fetched) for n in range(len(self.lanes))]
+        structure = jax.tree.structure(jax.eval_shape(td3.no_report))
+        rows = np.asarray(self._reports).reshape(len(self.lanes), -1).tolist()
+        return [jax.tree.unflatten(structure, row) for row in rows]
 
     def burn_in(self, lane: int, samples: Sequence[Sample]) -> None:
         """Let one member's optimizers gather curvature from samples."""
-        hyper = jax.tree.map(lambda x: x[self._index(lane)][None], self._hyper)
-        learner = jax.tree.map(lambda x: x[None], self._device_learner(lane))
+        packed, hyper = self._member(lane), self._hyper if self._single else self._hyper[self.lanes.index(lane)]
         for sample in samples:
-            learner = self._programs.burn_in(learner, jax.tree.map(lambda x: x[None], sample), hyper)
-        self._store(lane, jax.tree.map(lambda x: x[0], learner))
+            packed = self._programs.burn_in(packed, hyper, jax.tree.map(lambda x: x[None], sample))
+        self._store(lane, packed)
 
     def take(self, lane: int) -> Learner:
         """Return one member's learner as host arrays."""
-        return jax.device_get(self._device_learner(lane))
+        return self._on_host(self._learner(lane))
 
     def actor(self, lane: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return one member's actor as host arrays (w, b) by layer."""
-        index = self._index(lane)
-        return [(np.asarray(layer.w[index]), np.asarray(layer.b[index])) for layer in jax.device_get(self._learners.actor)]
+        return [(layer.w, layer.b) for layer in self._on_host(self._learner(lane).actor)]
 
     def not_finite(self, lane: int) -> list[str]:
         """Return which of one member's networks have a parameter that is not finite."""
-        index, learner = self._index(lane), self._learners
+        learner = self._learner(lane)
         parts = {
             "actor": learner.actor,
             "critics": learner.critics,
             "target actor": learner.target_actor,
             "target critics": learner.target_critics,
         }
-        own = jax.device_get(jax.tree.map(lambda x: x[index], parts))
+        own = self._on_host(parts)
         return [name for name, part in own.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
 
     def put(self, lane: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
         if reset_optimizers:
-            batched = self._place(
-                jax.tree.map(lambda x: np.asarray(x)[None], learner._replace(actor_state=(), critic_states=((), ())))
-            )
-            learner = jax.tree.map(lambda x: x[0], self._programs.reset_optimizers(batched))
-        self._store(lane, self._place(learner))
-
-    def _index(self, lane: int) -> int:
-        return self.lanes.index(lane)
-
-    def _device_learner(self, lane: int) -> Learner:
-        index = self._index(lane)
-        return jax.tree.map(lambda x: jnp.copy(x[index]), self._learners)
-
-    def _store(self, lane: int, learner: Learner) -> None:
-        if len(self.lanes) == 1:
-            self._learners = jax.tree.map(lambda x: x[None], learner)
+            networks = learner._replace(actor_state=(), critic_states=((), ()))
+            packed = self._programs.begin(self._place(jax.tree.map(lambda x: np.asarray(x)[None], networks)))
         else:
-            index = self._index(lane)
-            self._learners = jax.tree.map(lambda all_, one: all_.at[index].set(one), self._learners, learner)
+            packed = self._place(pack(jax.tree.map(np.asarray, learner), np.concatenate))
+        self._store(lane, packed)
+
+    @property
+    def _single(self) -> bool:
+        return len(self.lanes) == 1
+
+    def _member(self, lane: int) -> Packed:
+        if self._single:
+            return self._learners
+        index = self.lanes.index(lane)
+        return jax.tree.map(lambda x: x[index], self._learners)
+
+    def _learner(self, lane: int) -> Learner:
+        # Large arrays stay on the device until somebody wants them.
+        packed = self._member(lane)
+        return unpack(packed._replace(small=self._on_host(packed.small)), self._programs.learner)
+
+    def _store(self, lane: int, packed: Packed) -> None:
+        if self._single:
+            self._learners = packed
+        else:
+            index = self.lanes.index(lane)
+            self._learners = jax.tree.map(lambda all_, one: all_.at[index].set(one), self._learners, packed)
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, self._device)
+
+    def _on_host(self, tree: Any) -> Any:
+        # Copies: on a CPU device_get gives the device's own memory, which the next update gives away.
+        return jax.tree.map(np.array, jax.device_get(tree))
 
 
 def deal(kinds: Sequence[str], placement: str) -> list[tuple[str, list[int], Device]]:

@@ -56,7 +56,7 @@ def row_width(observations: int, actions: int) -> int:
     return 2 * observations + actions + 2
 
 
-def unpack(rows: jax.Array, weight: jax.Array, observations: int, actions: int) -> Batch:
+def batch_of(rows: jax.Array, weight: jax.Array, observations: int, actions: int) -> Batch:
     """Split packed rows [B, W] into a batch."""
     edge = observations + actions
     return Batch(

@@ -176,17 +176,15 @@ def learn(
     target = targets(learner, batch, hyper, noise)
     learner, report = update_critics(learner, batch, target, hyper, step, algorithm)
 
-    def delayed(learner: Learner) -> tuple[dict[str, Any], Report]:
-        learner, report = update_actor(learner, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
-        return delayed_parts(move_targets(learner, hyper.tau)), report
+    def delayed(_: Any, carry: tuple[dict[str, Any], Report]) -> tuple[dict[str, Any], Report]:
+        before = learner._replace(**carry[0])
+        after, report = update_actor(before, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
+        return delayed_parts(move_targets(after, hyper.tau)), report
 
-    def not_yet(learner: Learner) -> tuple[dict[str, Any], Report]:
-        return delayed_parts(learner), no_report()
-
-    # A branch copies all that comes out of it, taken or not: the critics and their optimizers' states stay outside.
-    parts, actor_report = jax.lax.cond((step + 1) % algorithm.policy_delay == 0, delayed, not_yet, learner)
-    learner = learner._replace(**parts)
-    return learner, jax.tree.map(jnp.add, report, actor_report)
+    # A loop of no or one round instead of a branch, which copies all that comes out of it, taken or not; a loop works in place.
+    due = jnp.int32((step + 1) % algorithm.policy_delay == 0)
+    parts, actor_report = jax.lax.fori_loop(0, due, delayed, (delayed_parts(learner), no_report()))
+    return learner._replace(**parts), jax.tree.map(jnp.add, report, actor_report)
 
 
 def update_critics(
@@ -197,8 +195,8 @@ def update_critics(
     critics, states, report = [], [], no_report()._replace(updates=jnp.ones(()))
     for critic, state in zip(learner.critics, learner.critic_states, strict=True):
         gradient, tape, loss, q_value = critic_tape(critic, batch, target)
-        updates, state, contained = algorithm.critic_optimizer.update(gradient, state, critic, rates, tape, step)
-        critics.append(jax.tree.map(jnp.add, critic, updates))
+        critic, state, contained = algorithm.critic_optimizer.update(gradient, state, critic, rates, tape, step)
+        critics.append(critic)
         states.append(state)
         report = report._replace(
             critic_loss=report.critic_loss + loss,
@@ -215,9 +213,9 @@ def update_actor(
     optimizer = algorithm.actor_optimizer
     gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
     rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
-    updates, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
+    actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
     report = no_report()._replace(actor_updates=jnp.ones(()), actor_loss=loss, contained=contained)
-    return learner._replace(actor=jax.tree.map(jnp.add, learner.actor, updates), actor_state=state), report
+    return learner._replace(actor=actor, actor_state=state), report
 
 
 def move_targets(learner: Learner, tau: jax.Array | float) -> Learner:

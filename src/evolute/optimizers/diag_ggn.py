@@ -48,7 +48,7 @@ def diag_ggn(options: DiagGGNOptions) -> Optimizer:
     def update(
         gradients: MLP, state: DiagGGNState | tuple[()], parameters: MLP, rates: Rates, tape: Tape, step: jax.Array
     ) -> tuple[MLP, DiagGGNState | tuple[()], Contained]:
-        del parameters, step
+        del step
         curvature = diagonal(tape)
         contained = nothing_contained()
         if isinstance(state, DiagGGNState):
@@ -64,9 +64,8 @@ def diag_ggn(options: DiagGGNOptions) -> Optimizer:
             contained = contained._replace(statistics=jnp.float32(~finite))
         direction = jax.tree.map(lambda g, d: g / (d + rates.damping), gradients, curvature)
         rate = constrained_rate(rates.learning_rate, direction, gradients, options.clip, tape)
-        updates = jax.tree.map(lambda d: -rate * d, direction)
-        finite = all_finite(updates)
-        updates = keep_if(finite, updates, jax.tree.map(jnp.zeros_like, updates))
-        return updates, state, contained._replace(steps=jnp.float32(~finite))
+        new = jax.tree.map(lambda p, d: p - rate * d, parameters, direction)
+        finite = all_finite(new)
+        return keep_if(finite, new, parameters), state, contained._replace(steps=jnp.float32(~finite))
 
     return Optimizer(init, update)

@@ -13,12 +13,15 @@ import optax.contrib
 
 from evolute.errors import UserError, closest
 from evolute.networks import MLP, Layer
-from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
+from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained, squares_finite
 
 # Transformations whose `update` needs the loss function or its value, which a learner step does not hand out.
 _NEED_THE_LOSS = {"lbfgs", "polyak_sgd", "sam", "momo", "momo_adam", "mechanize", "cocob", "reduce_on_plateau"}
 # rprop reads its learning rate only when it starts; noisy_sgd would draw the same noise for every member.
 _NOT_FOR_POPULATIONS = {"rprop", "noisy_sgd"}
+# With optax's own arguments these compute nothing infinite from gradients with finite squares: Adam divides a mean of gradients
+# by the root of a mean of their squares, plus an epsilon.
+_FINITE_BY_ITSELF = {"adam"}
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,24 @@ def first_order(name: str, options: FirstOrderOptions) -> Optimizer:
     def init(parameters: MLP) -> optax.OptState:
         return factory(learning_rate=options.learning_rate).init(parameters)
 
+    def advance(gradients: MLP, state: optax.OptState, parameters: MLP, rates: Rates) -> tuple[MLP, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with real numbers
+            updates, state = factory(learning_rate=rates.learning_rate).update(gradients, state, parameters)
+        return jax.tree.map(jnp.add, parameters, updates), state
+
     def update(
         gradients: MLP, state: optax.OptState, parameters: MLP, rates: Rates, tape: Tape, step: jax.Array
     ) -> tuple[MLP, optax.OptState, Contained]:
         del tape, step
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with real numbers
-            updates, new_state = factory(learning_rate=rates.learning_rate).update(gradients, state, parameters)
-        # A second moment overflows long before the update that it scales.
-        finite = all_finite((updates, new_state))
-        contained = nothing_contained()._replace(steps=jnp.float32(~finite))
-        updates = keep_if(finite, updates, jax.tree.map(jnp.zeros_like, updates))
-        return updates, keep_if(finite, new_state, state), contained
+        old = (parameters, state)
+        # Squares, because a second moment overflows long before the update that it scales. A branch on what comes in, because a
+        # test of what comes out costs as many passes over parameters and state as the step itself.
+        finite = squares_finite((gradients, rates.learning_rate))
+        new = jax.lax.cond(finite, lambda: advance(gradients, state, parameters, rates), lambda: old)
+        if name not in _FINITE_BY_ITSELF or options.arguments:
+            sound = all_finite(new)
+            new, finite = keep_if(sound, new, old), finite & sound
+        return *new, nothing_contained()._replace(steps=jnp.float32(~finite))
 
     return Optimizer(init, update)
 

@@ -141,7 +141,6 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
     def update(
         gradients: MLP, state: KFACState, parameters: MLP, rates: Rates, tape: Tape, step: jax.Array
     ) -> tuple[MLP, KFACState, Contained]:
-        del parameters
         nothing = jnp.zeros((), jnp.float32)
         # A branch copies all that comes out of it, taken or not: only what it may change does.
         (weight, A, B), lost = jax.lax.cond(
@@ -166,6 +165,7 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
         # A broken velocity is forgotten; the factors and their inverses are finite already.
         velocity = keep_if(finite, velocity, tuple(jnp.zeros_like(v) for v in velocity))
         contained = nothing_contained()._replace(statistics=lost, inverses=failed, steps=jnp.float32(~finite))
-        return tuple(as_layer(v) for v in velocity), state._replace(velocity=velocity), contained
+        parameters = jax.tree.map(jnp.add, parameters, tuple(as_layer(v) for v in velocity))
+        return parameters, state._replace(velocity=velocity), contained
 
     return Optimizer(init, update, options.burn_in, options.exact_tape)

@@ -176,7 +176,7 @@ def test_a_program_keeps_real_branches_for_a_batch_of_members():
     text = programs.learn.lower(*arguments).as_text()
     # In each of the three networks, statistics and inverses.
     assert text.count("stablehlo.case") + text.count("stablehlo.if") == 3 * 2
-    # The delayed actor, a loop over a count that all members share; and a ladder of damping for each of three layers' two factors.
+    # The delayed actor, a loop over a count that all members share; and a ladder of damping for each factor of three layers.
     assert text.count("stablehlo.while") == 1 + 3 * 3 * 2
 
 

@@ -41,7 +41,7 @@ def test_a_new_folder_holds_what_made_the_run(tmp_path):
     settings = tomllib.loads((folder.path / "config.toml").read_text())
     assert Run(**settings) == RUN
     metadata = folder.metadata()
-    assert {"started", "versions", "devices", "cores", "physics_fingerprint"} <= set(metadata)
+    assert {"started", "versions", "devices", "cores", "physics_fingerprint", "arithmetic_fingerprint"} <= set(metadata)
     assert metadata["devices"] == ["cpu:cpu"] * len(metadata["devices"])
     assert (folder.metrics(), folder.events(), folder.result()) == ([], [], None)
     assert RunFolder.open(folder.path).path == folder.path

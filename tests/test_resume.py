@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -393,6 +395,26 @@ def test_another_physics_is_refused(tmp_path, half, monkeypatch):
     monkeypatch.setattr(environments, "physics_fingerprint", lambda *_: "0123456789abcdef")
     with pytest.raises(UserError, match=r"physics fingerprint was [0-9a-f]{16} and is 0123456789abcdef"):
         resume(half, note=quiet)
+
+
+def test_arithmetic_that_rounds_otherwise_is_refused(half):
+    # OpenBLAS reads the variable when NumPy loads it. All processors that JAX has builds for have one of these two kernels.
+    rounded = {}
+    for kernels in ("Nehalem", "Haswell"):
+        command = [sys.executable, "-c", "from evolute.records import arithmetic_fingerprint; print(arithmetic_fingerprint())"]
+        done = subprocess.run(
+            command, env={**os.environ, "OPENBLAS_CORETYPE": kernels}, capture_output=True, text=True, check=True
+        )
+        rounded[kernels] = done.stdout.strip()
+    ours = RunFolder.open(half).metadata()["arithmetic_fingerprint"]
+    other = next((kernels for kernels, hashed in rounded.items() if hashed != ours), None)
+    if other is None:
+        pytest.skip("this build of NumPy has no kernels to choose from")
+    command = [sys.executable, "-m", "evolute.cli", "resume", str(half)]
+    done = subprocess.run(command, env={**os.environ, "OPENBLAS_CORETYPE": other}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"arithmetic fingerprint was {ours} and is {rounded[other]}" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 def test_a_changed_configuration_is_refused(tmp_path, half):

@@ -561,7 +561,8 @@ def checkpointed(tmp_path_factory):
         member.environment_steps = 20
     state.interval = 1
     state.best = Best(Policy(state.groups[0].actor(0), np.array([-1.0]), np.array([1.0]), TRAINING.env), 1.0, 0, "kfac", 20)
-    circumstances = {"versions": {"jax": "1"}, "devices": ["cpu"], "cores": 2, "physics_fingerprint": "0f"}
+    fingerprints = {"physics_fingerprint": "0f", "arithmetic_fingerprint": "0f"}
+    circumstances = {"versions": {"jax": "1"}, "devices": ["cpu"], "cores": 2, **fingerprints}
     checkpoint.save_replay(folder, state)
     carried = {"config": config.to_toml(TRAINING), "circumstances": circumstances, "records": {"metrics.jsonl": ""}}
     checkpoint.save(folder, state, carried)

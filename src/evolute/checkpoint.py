@@ -32,7 +32,7 @@ from evolute.records import REPLAY_FOLDER
 from evolute.replay import ReplayBuffer, Segment, Steps, fits
 from evolute.state import Best, State
 
-FORMAT = "evolute checkpoint 2"
+FORMAT = "evolute checkpoint 3"
 KEPT = 2
 # Names that a manifest may give: a file beside it, never a path that leads elsewhere.
 PLAIN_NAME = re.compile(r"[0-9]{6,}(-[0-9]{3,}|-best)\.safetensors")
@@ -250,6 +250,7 @@ def _check_manifest(manifest: Any) -> None:
         "devices": lambda x: isinstance(x, list),
         "cores": _count,
         "physics_fingerprint": lambda x: isinstance(x, str),
+        "arithmetic_fingerprint": lambda x: isinstance(x, str),
     }
     whole = {
         "format": lambda x: x == FORMAT,

@@ -1,6 +1,7 @@
 """A run folder: data that cannot run code, in TOML, JSON and safetensors; README lists the files. Imports no JAX."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from evolute import forms, limits
 from evolute.errors import RunStopped, UserError
@@ -231,7 +234,23 @@ def circumstances(env: str, time_limit: float) -> dict[str, Any]:
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
         "cores": os.cpu_count(),
         "physics_fingerprint": physics_fingerprint(env, time_limit),
+        "arithmetic_fingerprint": arithmetic_fingerprint(),
     }
+
+
+def arithmetic_fingerprint() -> str:
+    """Return a hash of small computations: equal where the numerical libraries round alike.
+
+    They choose their kernels by the processor and by variables such as OPENBLAS_CORETYPE, which no version tells of. The matrices
+    are small enough that the number of cores makes no difference.
+    """
+    rng, digest = np.random.default_rng(0), hashlib.sha256()
+    for dtype in (np.float32, np.float64):
+        square, wide, row = (rng.standard_normal(shape).astype(dtype) for shape in ((48, 48), (400, 300), 400))
+        definite = square @ square.T + 48 * np.eye(48, dtype=dtype)
+        for result in (square @ square, row @ wide, np.linalg.cholesky(definite), np.tanh(square), square.sum()):
+            digest.update(np.ascontiguousarray(result).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _lines(rows: list[dict[str, Any]]) -> bytes:

@@ -113,7 +113,8 @@ def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[
         return {}
     before, now = found.manifest["circumstances"], folder.circumstances
     pairs = {name: (before["versions"].get(name), version) for name, version in now["versions"].items()}
-    pairs["physics fingerprint"] = (before["physics_fingerprint"], now["physics_fingerprint"])
+    for name in ("physics_fingerprint", "arithmetic_fingerprint"):
+        pairs[name.replace("_", " ")] = (before[name], now[name])
     # Another number of the same devices computes the same numbers: a member does not depend on where it is placed.
     pairs["device"] = (before["devices"][:1], now["devices"][:1])
     changes = {name: [old, new] for name, (old, new) in pairs.items() if old != new}

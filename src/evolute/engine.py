@@ -29,6 +29,9 @@ from evolute.td3 import Algorithm, Report
 # Seconds between two reports of progress.
 PROGRESS_PERIOD = 0.25
 
+# A group and its members.
+Crew = tuple[Group, list[Member]]
+
 
 def train(run: Run, out: str | Path | None = None, observer: Observer | None = None) -> Result:
     """Train a population from start to end.
@@ -218,14 +221,12 @@ def rollout_and_learn(states: list[State], tell: Callable[[int], None]) -> list[
             group.act(observations(members), noises(members))
     seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
     told = time.perf_counter()
+    # Two watches take turns: while one's environments step here, the other's updates run on their devices. Not each group by
+    # itself: products sweep the caches, and the first environment of a watch fetches its code for all of them.
+    watches = crews[: len(crews) // 2], crews[len(crews) // 2 :]
     for tick in range(length):
-        # Groups take turns: while one's environments step here, the others' updates run on their devices.
-        for group, members in crews:
-            own = run.interval_steps(group.kind, length)
-            if run.shrink == "gradient":
-                advance(run, group, members, (tick + 1) * own // length - tick * own // length, seconds)
-            elif tick < own:
-                advance(run, group, members, 1, seconds)
+        for watch in watches:
+            advance(run, watch, tick, length, seconds)
         if (now := time.perf_counter()) - told > PROGRESS_PERIOD:
             tell(clock.steps_done + tick + 1)
             told = now
@@ -249,25 +250,35 @@ def noises(members: list[Member]) -> np.ndarray:
     return np.stack([member.noise() for member in members])
 
 
-def advance(run: Run, group: Group, members: list[Member], updates: int, seconds: dict[str, float]) -> None:
-    """Take one environment step of a group's members and start their next update (if `updates`) or action."""
+def advance(run: Run, watch: Sequence[Crew], tick: int, length: int, seconds: dict[str, float]) -> None:
+    """Take one environment step of the members of some groups and start their next update or action, at a tick of an interval."""
     # Members of a group share kind and schedule, so one's count speaks for all.
     began = time.perf_counter()
-    if members[0].environment_steps < run.learning_starts:
-        noise = run.exploration_noise if run.warm_up_noise else 0.0
-        actions = [member.warm_up_action(noise) for member in members]
-    else:
-        actions = group.actions()
+    steps = {group: run.interval_steps(group.kind, length) for group, _ in watch}
+    crews = [crew for crew in watch if run.shrink == "gradient" or tick < steps[crew[0]]]
+    actions = [next_actions(run, group, members) for group, members in crews]
     acted = time.perf_counter()
-    for member, action in zip(members, actions, strict=True):
-        member.advance(action)
+    for (_, members), own in zip(crews, actions, strict=True):
+        for member, action in zip(members, own, strict=True):
+            member.advance(action)
     stepped = time.perf_counter()
-    if updates and members[0].environment_steps > run.learning_starts:
-        learn(run, group, members)
-    elif members[0].environment_steps >= run.learning_starts:
-        group.act(observations(members), noises(members))
+    for group, members in crews:
+        # Fewer gradient steps than ticks are spread over the interval.
+        due = run.shrink != "gradient" or (tick + 1) * steps[group] // length > tick * steps[group] // length
+        if due and members[0].environment_steps > run.learning_starts:
+            learn(run, group, members)
+        elif members[0].environment_steps >= run.learning_starts:
+            group.act(observations(members), noises(members))
     seconds["rollout"] += stepped - acted
     seconds["learn"] += time.perf_counter() - stepped + acted - began
+
+
+def next_actions(run: Run, group: Group, members: list[Member]) -> Sequence[np.ndarray]:
+    """Return the members' next actions, each [A] in [-1, 1]."""
+    if members[0].environment_steps < run.learning_starts:
+        noise = run.exploration_noise if run.warm_up_noise else 0.0
+        return [member.warm_up_action(noise) for member in members]
+    return list(group.actions())
 
 
 def learn(run: Run, group: Group, members: list[Member]) -> None:

@@ -41,8 +41,8 @@ CURVATURE_KINDS: dict[str, CurvatureKind] = {
         kfac,
         KFACOptions,
         {
-            "actor": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.01, "statistics_every": 4, "inverse_every": 40},
-            "critic": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.02, "statistics_every": 4, "inverse_every": 40},
+            "actor": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.01, "statistics_every": 8, "inverse_every": 80},
+            "critic": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.02, "statistics_every": 8, "inverse_every": 80},
         },
     ),
     "kfac_empirical": CurvatureKind(

@@ -1,11 +1,15 @@
 """First-order optimizers against torch and optax, and what is said of wrong options."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import oracles
 from evolute import optimizers
@@ -84,6 +88,31 @@ def test_an_overflowing_moment_does_not_stop_adam_for_good():
     updates, _, contained = oracles.change(adam, gradients_of(mlp, 0), state, mlp, oracles.rates(1e-3), None, STEP)
     assert contained.steps == 0
     np.testing.assert_allclose(np.abs(oracles.flat(updates)), 1e-3, rtol=1e-4)
+
+
+@functools.cache
+def adam_step():
+    adam = build("adam")
+    return adam.init, jax.jit(lambda g, state, mlp: adam.update(g, state, mlp, oracles.rates(10.0), None, STEP))
+
+
+ANY_GRADIENT = st.floats(width=32) | st.sampled_from([0.0, 1e-45, 1.8e19, 1.844e19, -1.85e19, 3.4e38])
+
+
+@given(st.lists(st.tuples(ANY_GRADIENT, ANY_GRADIENT), min_size=1, max_size=6))
+def test_adam_stays_finite_whatever_gradients_follow_each_other(gradients):
+    # Its results are not tested for it, only what comes in.
+    init, step = adam_step()
+    mlp = (Layer(jnp.ones((1, 1)), jnp.ones(1)),)
+    state = init(mlp)
+    for w, b in gradients:
+        after, state, contained = step((Layer(jnp.full((1, 1), w, jnp.float32), jnp.full(1, b, jnp.float32)),), state, mlp)
+        assert all(np.isfinite(leaf).all() for leaf in oracles.leaves((after, state)))
+        with np.errstate(over="ignore"):
+            squares = np.float32(w) ** 2 + np.float32(b) ** 2
+        assert bool(contained.steps) == (not np.isfinite(squares))
+        assert oracles.same(after, mlp) or contained.steps == 0
+        mlp = after
 
 
 WRONG = {

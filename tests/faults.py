@@ -210,7 +210,11 @@ def stopped(folder, run, intervals=5):
 def damaged(folder, run, template, file, how):
     """Damage one file of a stopped run, and resume it; what was damaged must be said."""
     shutil.copytree(template, folder / run)
-    path = max((folder / run).glob(file))
+    newest = max((folder / run / "checkpoints").glob("*.json"))
+    # A member that was replaced after it saved its replay leaves a file that no checkpoint needs.
+    manifest = json.loads(newest.read_text().partition("\n")[2])
+    needed = {segment["file"] for member in manifest["members"] for segment in member["segments"]}
+    path = max(path for path in (folder / run).glob(file) if path.parent.name != "replay" or path.name in needed)
     data = bytearray(path.read_bytes())
     if how == "missing":
         path.unlink()

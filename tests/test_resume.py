@@ -398,7 +398,7 @@ def test_another_physics_is_refused(tmp_path, half, monkeypatch):
 
 
 def test_arithmetic_that_rounds_otherwise_is_refused(half):
-    # OpenBLAS reads the variable when NumPy loads it. All processors that JAX has builds for have one of these two kernels.
+    # OpenBLAS reads the variable when NumPy loads it. An x86 processor that has AVX2 can use either; others ignore it.
     rounded = {}
     for kernels in ("Nehalem", "Haswell"):
         command = [sys.executable, "-c", "from evolute.records import arithmetic_fingerprint; print(arithmetic_fingerprint())"]

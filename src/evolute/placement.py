@@ -38,8 +38,9 @@ class Programs(NamedTuple):
     burn_in: Any  # (learners, hyper, samples) -> learners
     actors: Any  # (learners) -> copies of their actors
     begin: Any  # (learners without optimizer states) -> learners, packed
-    # What a learner looks like: its shapes and types.
+    # What a learner and a report look like: their shapes and types.
     learner: Learner
+    report: Report
 
 
 def use_all_cores(members: int) -> None:
@@ -96,6 +97,7 @@ def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
         actors=jax.jit(actors),
         begin=compiled(lambda learner: pack(td3.reset_optimizers(learner, algorithm)), kept=0),
         learner=like,
+        report=jax.eval_shape(td3.no_report),
     )
 
 
@@ -156,7 +158,7 @@ class Group:
         """Take the hyperparameters that hold for the coming interval, and start its report and its rounds."""
         self._acted = 0
         hyper = hyperparameters.as_array(list(members))
-        reports = np.zeros((len(members), len(jax.tree.leaves(jax.eval_shape(td3.no_report)))), np.float32)
+        reports = np.zeros((len(members), len(jax.tree.leaves(self._programs.report))), np.float32)
         self._hyper, self._reports = self._place((hyper[0], reports[0]) if self._single else (hyper, reports))
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> None:
@@ -184,7 +186,7 @@ class Group:
 
     def reports(self) -> list[Report]:
         """Wait for the interval's updates and return each member's sums."""
-        structure = jax.tree.structure(jax.eval_shape(td3.no_report))
+        structure = jax.tree.structure(self._programs.report)
         rows = np.asarray(self._reports).reshape(len(self.lanes), -1).tolist()
         return [jax.tree.unflatten(structure, row) for row in rows]
 

@@ -120,6 +120,8 @@ def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[
     changes = {name: [old, new] for name, (old, new) in pairs.items() if old != new}
     if changes and not allowed:
         told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changes.items())
+        if "arithmetic fingerprint" in changes:
+            told += " (another processor, or a variable such as OPENBLAS_CORETYPE, makes sums round otherwise)"
         raise UserError(
             f"the run in {str(folder.path)!r} was trained under other circumstances: {told}; bring those back, or go on with "
             "--allow-version-change, which is recorded and ends its exact repetition."

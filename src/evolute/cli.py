@@ -252,7 +252,7 @@ def _evaluate(flags: EvaluateFlags) -> None:
 
 
 def _show(flags: ShowFlags) -> None:
-    from evolute.display import console, curves_table, leaderboard_table, lineage_table
+    from evolute.display import console, curves_table, leaderboard_table, lineage_table, networks_table
     from evolute.records import RunFolder
 
     folder, screen = RunFolder.open(folder_of(flags.run)), console()
@@ -263,6 +263,7 @@ def _show(flags: ShowFlags) -> None:
         return
     screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, exploits)))
     screen.print(curves_table(metrics))
+    screen.print(networks_table(metrics))
     screen.print(lineage_table(exploits) if exploits else "Nobody has copied anybody.")
     if not result:
         screen.print("The run has not ended.")

@@ -208,6 +208,11 @@ def event_line(event: dict[str, Any]) -> str:
         return exploit_line(event)
     if event["event"] == "quarantine":
         return f"member {event['member']} ({event['member_kind']}) is in quarantine: {event['reason']}"
+    if event["event"] == "dead_units":
+        return (
+            f"warning: {event['share']:.0%} of the units in a hidden layer of the {event['network']} of member {event['member']} "
+            f"({event['member_kind']}) are dead; lower its learning rate or its clip if its fitness falls"
+        )
     return f"the environment of member {event['member']} failed in {event['during']}, in {event['call']}: {event['message']}"
 
 
@@ -267,6 +272,33 @@ def sparkline(values: list[float | None]) -> str:
     low, span = min(finite) / 2, max(finite) / 2 - min(finite) / 2 or 1.0
     heights = [None if v is None or not math.isfinite(v) else min(7, int(8 * ((v / 2 - low) / span))) for v in values]
     return "".join("!" if height is None else "▁▂▃▄▅▆▇█"[height] for height in heights)
+
+
+def networks_table(metrics: list[dict[str, Any]]) -> Table:
+    """Return each member's networks at its newest interval: how far their steps were shortened, and their state."""
+    table = _table(
+        "Networks in the last interval (steps that the norm constraint shortened, by how much on average, dead units)",
+        ("member", "kind", "network", "shortened", "by", "norms", "dead"),
+        ("kind", "network", "norms"),
+    )
+    newest = {row["member"]: row for row in metrics if "actor_norms" in row}
+    for slot, row in sorted(newest.items()):
+        for role in ("actor", "critic"):
+            table.add_row(
+                str(slot),
+                plain(row["kind"]),
+                role,
+                percent(row[f"{role}_shortened"]),
+                percent(row[f"{role}_shortening"]),
+                " ".join(f"{norm:.3g}" for norm in row[f"{role}_norms"]),
+                percent(row[f"{role}_dead"]),
+            )
+    return table
+
+
+def percent(share: float | None) -> str:
+    """Return a share for people; a dash where there is none."""
+    return "-" if share is None else f"{share:.0%}"
 
 
 def curves_table(metrics: list[dict[str, Any]]) -> Table:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from evolute import checkpoint, evaluate, evolve, optimizers, placement, randomness, report, td3
+from evolute import checkpoint, evaluate, evolve, health, optimizers, placement, randomness, report, td3
 from evolute.config import Run
 from evolute.environments import Environment
 from evolute.errors import EnvironmentFault, RunStopped, UserError
 from evolute.evaluate import Evaluation
 from evolute.evolve import Exploit
+from evolute.health import Health
 from evolute.placement import Group
 from evolute.policy import Policy
 from evolute.population import Member
@@ -24,7 +25,7 @@ from evolute.randomness import POPULATION, Purpose
 from evolute.records import RunFolder
 from evolute.replay import ReplayBuffer, Sample, bucket
 from evolute.state import PHASES, Best, Observer, Progress, Result, State
-from evolute.td3 import Algorithm, Report
+from evolute.td3 import Algorithm, Learner, Report
 
 # Seconds between two reports of progress.
 PROGRESS_PERIOD = 0.25
@@ -138,8 +139,9 @@ def end_interval(state: State, folder: RunFolder | None, reports: list[Report], 
     state.evolved = False
     if folder is not None:
         save(state, lambda: checkpoint.save_replay(folder.path, state))
+    examined = examine_members(state)
     exploits = evolve_members(state) if state.interval < state.intervals else []
-    rows, events = describe_interval(state, reports, evaluations, exploits)
+    rows, events = describe_interval(state, reports, evaluations, examined, exploits)
     record(state, folder, rows, events)
     if all(member.quarantined is not None for member in state.members):
         tell(state, state.steps_done, rows, events)
@@ -318,7 +320,7 @@ def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
     for member in state.members:
         group = state.group_of(member)
         policy = Policy(group.actor(member.lane), environment.low, environment.high, run.env)
-        member.quarantined = member.quarantined or divergence(group, member.lane, reports[member.slot])
+        member.quarantined = member.quarantined or divergence(group.networks(member.lane), reports[member.slot])
         evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
         member.fitness = math.nan if member.quarantined else evaluation.mean
         state.quarantines += member.quarantined is not None
@@ -343,9 +345,9 @@ def fitness(environment: Environment, policy: Policy, seeds: list[int], member: 
     return evaluation
 
 
-def divergence(group: Group, lane: int, sums: Report) -> str | None:
+def divergence(learner: Learner, sums: Report) -> str | None:
     """Return in words how a member has diverged; None for a sound one."""
-    if networks := group.not_finite(lane):
+    if networks := health.not_finite(learner):
         return f"parameters of its {' and '.join(networks)} are not finite"
     losses = {"critics' loss": sums.critic_loss, "actor's loss": sums.actor_loss, "Q value": sums.q_value}
     if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
@@ -357,6 +359,17 @@ def every_update_left_out(sums: Report) -> bool:
     """Return whether a member learnt nothing all interval because no update of a network was finite."""
     network_updates = 2 * sums.updates + sums.actor_updates
     return bool(network_updates > 0 and sums.contained.steps >= network_updates)
+
+
+def examine_members(state: State) -> list[Health]:
+    """Look at every member's networks, before an evolution replaces some."""
+    began = time.perf_counter()
+    examined = [
+        health.examine(state.group_of(member).networks(member.lane), member.replay, *member.environment.shape)
+        for member in state.members
+    ]
+    state.seconds["evaluate"] += time.perf_counter() - began
+    return examined
 
 
 # ------------------------------------------------------------------------------------------------------------- evolve
@@ -394,14 +407,15 @@ def copy_member(state: State, exploit: Exploit) -> None:
 
 
 def describe_interval(
-    state: State, reports: list[Report], evaluations: list[Evaluation], exploits: list[Exploit]
+    state: State, reports: list[Report], evaluations: list[Evaluation], examined: list[Health], exploits: list[Exploit]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the interval's rows of metrics and its events."""
-    events = report.trouble_rows(state, state.interval) + [report.event_row(state, exploit) for exploit in exploits]
+    events = report.trouble_rows(state, state.interval) + report.dead_rows(state, examined)
+    events += [report.event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
-        report.metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation)
-        for member, learnt, evaluation in zip(state.members, reports, evaluations, strict=True)
+        report.metrics_row(state, member, before.get(member.slot, member.hyperparameters), *of_member)
+        for member, *of_member in zip(state.members, reports, evaluations, examined, strict=True)
     ]
     return rows, events
 

@@ -26,6 +26,10 @@ SLOT = Rule(lambda x: type(x) is int and 0 <= x < limits.MEMBERS, f"a member's n
 NUMBER = Rule(_is_number, "a finite number")
 NAME = Rule(lambda x: isinstance(x, str) and len(x) <= limits.NAME, f"a name of at most {limits.NAME} characters")
 NUMBER_OR_NULL = Rule(lambda x: x is None or _is_number(x), "a finite number or null")
+NUMBERS = Rule(
+    lambda x: isinstance(x, list) and len(x) <= limits.LAYERS + 1 and all(map(NUMBER_OR_NULL.holds, x)),
+    "a list of numbers or nulls",
+)
 SLOT_OR_NULL = Rule(lambda x: x is None or SLOT.holds(x), f"{SLOT.words}, or null")
 
 
@@ -69,10 +73,13 @@ METRICS = {
     "fitness": NUMBER_OR_NULL,
     "environment_steps": WHOLE,
     "hyperparameters": HYPERPARAMETERS,
+    **{f"{role}_{name}": NUMBER_OR_NULL for role in ("actor", "critic") for name in ("shortened", "shortening", "dead")},
+    **{f"{role}_norms": NUMBERS for role in ("actor", "critic")},
 }
 ANY_EVENT = {"event": NAME}
 # Events by their name; others are passed over by whoever does not know them.
 EVENTS = {
+    "dead_units": {"steps": WHOLE, "member": SLOT, "member_kind": NAME, "network": NAME, "share": NUMBER},
     "exploit": {
         "steps": WHOLE,
         "member": SLOT,

@@ -205,23 +205,15 @@ class Group:
         """Return one member's actor as host arrays (w, b) by layer."""
         return [(layer.w, layer.b) for layer in self._on_host(self._learner(lane).actor)]
 
-    def not_finite(self, lane: int) -> list[str]:
-        """Return which of one member's networks have a parameter that is not finite."""
-        learner = self._learner(lane)
-        parts = {
-            "actor": learner.actor,
-            "critics": learner.critics,
-            "target actor": learner.target_actor,
-            "target critics": learner.target_critics,
-        }
-        own = self._on_host(parts)
-        return [name for name, part in own.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
+    def networks(self, lane: int) -> Learner:
+        """Return one member's learner as host arrays, without its optimizer states."""
+        return self._on_host(td3.without_optimizers(self._learner(lane)))
 
     def put(self, lane: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
         if reset_optimizers:
-            networks = learner._replace(actor_state=(), critic_states=((), ()))
-            packed = self._programs.begin(self._place(jax.tree.map(lambda x: np.asarray(x)[None], networks)))
+            networks = jax.tree.map(lambda x: np.asarray(x)[None], td3.without_optimizers(learner))
+            packed = self._programs.begin(self._place(networks))
         else:
             packed = self._place(pack(jax.tree.map(np.asarray, learner), np.concatenate))
         self._store(lane, packed)

@@ -182,6 +182,11 @@ class ReplayBuffer:
         """Return all transitions [N, W], packed, oldest first, as a copy."""
         return self._packed(np.arange(self.inserted - len(self), self.inserted) % self._slots)
 
+    def spaced(self, most: int) -> np.ndarray:
+        """Return at most that many transitions [N, W], packed, evenly spaced over all that are held."""
+        chosen = np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)
+        return self._packed((self.inserted - len(self) + chosen) % self._slots)
+
     def sample(self, rng: np.random.Generator, batch_size: int, padded: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw `batch_size` transitions uniformly with replacement, and pad them with zeros.
 

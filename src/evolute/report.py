@@ -7,13 +7,16 @@ import numpy as np
 
 from evolute.evaluate import Evaluation
 from evolute.evolve import Exploit, ranked
+from evolute.health import MOSTLY, Health
 from evolute.hyperparameters import Hyperparameters
 from evolute.population import Member
 from evolute.state import Best, State
 from evolute.td3 import Report
 
 
-def metrics_row(state: State, member: Member, hyper: Hyperparameters, report: Report, evaluation: Evaluation) -> dict[str, Any]:
+def metrics_row(
+    state: State, member: Member, hyper: Hyperparameters, report: Report, evaluation: Evaluation, health: Health
+) -> dict[str, Any]:
     """Return one member's metrics of the interval that just ended; `hyper` is what it trained with."""
     returns, updates, actor_updates = member.finished_returns, max(report.updates, 1.0), max(report.actor_updates, 1.0)
     return {
@@ -35,6 +38,12 @@ def metrics_row(state: State, member: Member, hyper: Hyperparameters, report: Re
         "contained_statistics": report.contained.statistics,
         "contained_inverses": report.contained.inverses,
         "contained_steps": report.contained.steps,
+        # Of the steps of both critics, and of the actor's (E14).
+        "critic_shortened": report.critic_contained.shortened / (2 * updates),
+        "critic_shortening": report.critic_contained.shortening / (2 * updates),
+        "actor_shortened": report.actor_contained.shortened / actor_updates,
+        "actor_shortening": report.actor_contained.shortening / actor_updates,
+        **health._asdict(),
         "environment_faults": len(member.faults),
         "quarantined": member.quarantined,
         "hyperparameters": hyper._asdict(),
@@ -69,6 +78,24 @@ def trouble_rows(state: State, interval: int) -> list[dict[str, Any]]:
         if member.quarantined is not None:
             rows.append({"event": "quarantine", **common, "member_kind": member.kind, "reason": member.quarantined})
     return rows
+
+
+def dead_rows(state: State, examined: list[Health]) -> list[dict[str, Any]]:
+    """Return a warning as event for each member of which a network has mostly died."""
+    return [
+        {
+            "event": "dead_units",
+            "interval": state.interval,
+            "steps": state.steps_done,
+            "member": member.slot,
+            "member_kind": member.kind,
+            "network": network,
+            "share": share,
+        }
+        for member, health in zip(state.members, examined, strict=True)
+        for network, share in (("actor", health.actor_dead), ("critics", health.critic_dead))
+        if share > MOSTLY
+    ]
 
 
 def nobody_left(members: list[Member]) -> str:

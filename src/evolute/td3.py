@@ -47,9 +47,15 @@ class Report(NamedTuple):
     updates: jax.Array
     critic_loss: jax.Array
     q_value: jax.Array
+    critic_contained: Contained  # of both critics
     actor_updates: jax.Array
     actor_loss: jax.Array
-    contained: Contained
+    actor_contained: Contained
+
+    @property
+    def contained(self) -> Contained:
+        """Return what was contained in all three networks."""
+        return Contained(*(critic + actor for critic, actor in zip(self.critic_contained, self.actor_contained, strict=True)))
 
 
 def delayed_parts(learner: Learner) -> dict[str, Any]:
@@ -59,7 +65,8 @@ def delayed_parts(learner: Learner) -> dict[str, Any]:
 
 def no_report() -> Report:
     """Return the report of no updates."""
-    return Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields[:-1]), contained=nothing_contained())
+    zero = jnp.zeros((), jnp.float32)
+    return Report(zero, zero, zero, nothing_contained(), zero, zero, nothing_contained())
 
 
 def init(rng: np.random.Generator, algorithm: Algorithm) -> Learner:
@@ -77,6 +84,11 @@ def reset_optimizers(learner: Learner, algorithm: Algorithm) -> Learner:
         actor_state=algorithm.actor_optimizer.init(learner.actor),
         critic_states=(algorithm.critic_optimizer.init(first), algorithm.critic_optimizer.init(second)),
     )
+
+
+def without_optimizers(learner: Learner) -> Learner:
+    """Return the learner without optimizer states."""
+    return learner._replace(actor_state=(), critic_states=((), ()))
 
 
 def act(actor: MLP, obs: jax.Array) -> jax.Array:
@@ -117,14 +129,14 @@ def critic_tape(critic: MLP, batch: Batch, target: jax.Array) -> tuple[MLP, Tape
     slopes = tuple(2.0 * error[:, None] * s for s in ones)
     mean_target = jnp.vdot(batch.weight, target)
     variance = jnp.vdot(batch.weight, (target - mean_target) ** 2)
+    loss = jnp.vdot(batch.weight, error**2)
     tape = Tape(
         inputs=inputs,
         gradients=slopes,
         sensitivities=tuple(jnp.sqrt(2.0) * s[None] for s in ones),
         weights=batch.weight,
-        trust=2.0 * variance,
+        trust=2.0 * jnp.maximum(variance, loss),
     )
-    loss = jnp.vdot(batch.weight, error**2)
     return networks.gradients(inputs, slopes, batch.weight), tape, loss, jnp.vdot(batch.weight, q[:, 0])
 
 
@@ -201,7 +213,7 @@ def update_critics(
         report = report._replace(
             critic_loss=report.critic_loss + loss,
             q_value=report.q_value + 0.5 * q_value,
-            contained=jax.tree.map(jnp.add, report.contained, contained),
+            critic_contained=jax.tree.map(jnp.add, report.critic_contained, contained),
         )
     return learner._replace(critics=tuple(critics), critic_states=tuple(states)), report
 
@@ -214,7 +226,7 @@ def update_actor(
     gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
     rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
     actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
-    report = no_report()._replace(actor_updates=jnp.ones(()), actor_loss=loss, contained=contained)
+    report = no_report()._replace(actor_updates=jnp.ones(()), actor_loss=loss, actor_contained=contained)
     return learner._replace(actor=actor, actor_state=state), report
 
 

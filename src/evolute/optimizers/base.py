@@ -19,7 +19,7 @@ class Tape(NamedTuple):
     gradients: tuple[jax.Array, ...]  # [B, o]: each sample's loss pulled back to the pre-activations
     sensitivities: tuple[jax.Array, ...]  # [K, B, o]: the root of the loss's output Hessian pulled back likewise
     weights: jax.Array  # [B]: sums to one, zero for padding
-    # [] The squared unit of output change that the norm constraint counts in (E14).
+    # [] The squared unit in which the norm constraint counts a change of the output (E14).
     trust: jax.Array
 
 
@@ -31,11 +31,15 @@ class Rates(NamedTuple):
 
 
 class Contained(NamedTuple):
-    """How often something was not finite and was kept from doing harm, in one update; all [] float32 (maths.md E17)."""
+    """What was kept from doing harm in one update; all [] float32, and sums over updates make sense (maths.md E14, E17)."""
 
+    # because something was not finite
     statistics: jax.Array  # batches that did not enter a moving average
     inverses: jax.Array  # layers whose previous inverses were kept
     steps: jax.Array  # updates that were left out
+    # because it went too far
+    shortened: jax.Array  # steps that the norm constraint shortened
+    shortening: jax.Array  # the fraction of a step that it took away, 0 where it left the step alone
 
 
 def nothing_contained() -> Contained:

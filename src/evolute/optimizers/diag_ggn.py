@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from evolute.networks import MLP
 from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
-from evolute.optimizers.curvature import constrained_rate, diagonal
+from evolute.optimizers.curvature import as_counts, diagonal, shorten
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ def diag_ggn(options: DiagGGNOptions) -> Optimizer:
             state = averaged
             contained = contained._replace(statistics=jnp.float32(~finite))
         direction = jax.tree.map(lambda g, d: g / (d + rates.damping), gradients, curvature)
-        rate = constrained_rate(rates.learning_rate, direction, gradients, options.clip, tape)
-        new = jax.tree.map(lambda p, d: p - rate * d, parameters, direction)
+        change, taken = shorten(jax.tree.map(lambda d: -rates.learning_rate * d, direction), options.clip, tape)
+        new = jax.tree.map(jnp.add, parameters, change)
         finite = all_finite(new)
-        return keep_if(finite, new, parameters), state, contained._replace(steps=jnp.float32(~finite))
+        contained = contained._replace(steps=jnp.float32(~finite), **as_counts(taken))
+        return keep_if(finite, new, parameters), state, contained
 
     return Optimizer(init, update)

@@ -104,21 +104,25 @@ def precondition(pair: InversePair, gradient: jax.Array) -> jax.Array:
 def decompose(A: jax.Array, B: jax.Array, previous: EigenPair) -> tuple[EigenPair, jax.Array]:
     """Return eigenvectors and eigenvalues of both factors, or the previous ones where they fail; and how many failed []."""
     usable = jnp.isfinite(A).all() & jnp.isfinite(B).all()
-
-    def eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-        clean = jnp.where(usable, symmetric(matrix), jnp.eye(len(matrix), dtype=matrix.dtype))
-        values, vectors = jnp.linalg.eigh(clean, symmetrize_input=False)
-        return vectors, jnp.maximum(values, 0.0)
-
-    fresh = EigenPair(*eigen(A), *eigen(B))
+    clean = (jnp.where(usable, symmetric(m), jnp.eye(len(m), dtype=m.dtype)) for m in (A, B))
+    fresh = EigenPair(*(part for matrix in clean for part in eigen(matrix)))
     found = usable & jnp.stack([jnp.isfinite(x).all() for x in fresh]).all()
     return jax.tree.map(lambda new, old: jnp.where(found, new, old), fresh, previous), jnp.float32(~found)
 
 
+def eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return a symmetric matrix's eigenvectors [n, n] and eigenvalues [n], those below zero as zero.
+
+    In float32 every eigenvalue has the noise of the largest one, and so many are far smaller than it that a step along them is
+    noise. So the decomposition is made in float64 and its result rounded, each number by itself.
+    """
+    with jax.enable_x64(True):
+        values, vectors = jnp.linalg.eigh(matrix.astype(jnp.float64), symmetrize_input=False)
+        return vectors.astype(matrix.dtype), jnp.maximum(values, 0.0).astype(matrix.dtype)
+
+
 def precondition_exactly(pair: EigenPair, gradient: jax.Array, damping: jax.Array | float) -> jax.Array:
     """Return (A ⊗ B + damping I)⁻¹ applied to a layer's gradient [i+1, o] (E13)."""
-    product = jnp.outer(pair.A_values, pair.B_values)
-    floor = RELATIVE_FLOOR * jnp.mean(product) if gradient.dtype == jnp.float32 else 0.0
     rotated = jnp.matmul(jnp.matmul(pair.A_vectors.T, gradient, precision=HIGHEST), pair.B_vectors, precision=HIGHEST)
-    scaled = rotated / (product + jnp.maximum(damping, floor))
+    scaled = rotated / (jnp.outer(pair.A_values, pair.B_values) + damping)
     return jnp.matmul(jnp.matmul(pair.A_vectors, scaled, precision=HIGHEST), pair.B_vectors.T, precision=HIGHEST)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from evolute.networks import MLP, Layer
 from evolute.optimizers import factors
 from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
-from evolute.optimizers.curvature import constrained_rate, input_factor, output_factor
+from evolute.optimizers.curvature import as_counts, input_factor, output_factor, shorten
 from evolute.optimizers.factors import EigenPair, InversePair
 
 
@@ -54,7 +54,7 @@ class KFACState(NamedTuple):
     # every inverse step
     roots: tuple[InversePair | EigenPair, ...]
     # every step
-    velocity: tuple[jax.Array, ...]  # [i+1, o]: the last change of the parameters
+    velocity: MLP  # the last change of the parameters
 
 
 # What a measurement of the factors changes, and what their inversion does.
@@ -110,7 +110,7 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
             A=squares(0),
             B=squares(1),
             roots=tuple(root(m) for m in matrices),
-            velocity=tuple(jnp.zeros_like(m) for m in matrices),
+            velocity=jax.tree.map(jnp.zeros_like, parameters),
         )
 
     def measure(state: KFACState, tape: Tape) -> tuple[Factors, jax.Array]:
@@ -159,13 +159,16 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
             factors.precondition_exactly(root, g, rates.damping) if isinstance(root, EigenPair) else factors.precondition(root, g)
             for root, g in zip(state.roots, matrices, strict=True)
         )
-        rate = constrained_rate(rates.learning_rate, directions, matrices, options.clip, tape)
-        velocity = tuple(options.momentum * v - rate * d for v, d in zip(state.velocity, directions, strict=True))
+        velocity = tuple(
+            as_layer(options.momentum * homogeneous(v) - rates.learning_rate * d)
+            for v, d in zip(state.velocity, directions, strict=True)
+        )
+        # The whole step, momentum included: it is what moves the network.
+        velocity, taken = shorten(velocity, options.clip, tape)
         finite = all_finite(velocity)
         # A broken velocity is forgotten; the factors and their inverses are finite already.
-        velocity = keep_if(finite, velocity, tuple(jnp.zeros_like(v) for v in velocity))
-        contained = nothing_contained()._replace(statistics=lost, inverses=failed, steps=jnp.float32(~finite))
-        parameters = jax.tree.map(jnp.add, parameters, tuple(as_layer(v) for v in velocity))
-        return parameters, state._replace(velocity=velocity), contained
+        velocity = keep_if(finite, velocity, jax.tree.map(jnp.zeros_like, velocity))
+        contained = nothing_contained()._replace(statistics=lost, inverses=failed, steps=jnp.float32(~finite), **as_counts(taken))
+        return jax.tree.map(jnp.add, parameters, velocity), state._replace(velocity=velocity), contained
 
     return Optimizer(init, update, options.burn_in, options.exact_tape)

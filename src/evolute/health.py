@@ -1,0 +1,61 @@
+"""What shows a network that has gone wrong: the norms of its layers, and hidden units that answer to nothing."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from evolute.replay import ReplayBuffer
+from evolute.td3 import Learner
+
+# Transitions of the replay, evenly spaced, on which a unit must answer once to count as alive.
+LOOKED_AT = 1_024
+# A hidden layer of which more than this share is dead has mostly died: Adam's critics have about a quarter.
+MOSTLY = 0.75
+
+
+class Health(NamedTuple):
+    """The state of one member's networks; of the two critics the worse one."""
+
+    actor_norms: list[float]  # by layer: the Frobenius norm of its weights
+    critic_norms: list[float]
+    actor_dead: float  # the share of dead units in the hidden layer that has most of them; NaN without transitions
+    critic_dead: float
+
+
+def not_finite(learner: Learner) -> list[str]:
+    """Return which of a member's networks, given as host arrays, have a parameter that is not finite."""
+    parts = {
+        "actor": learner.actor,
+        "critics": learner.critics,
+        "target actor": learner.target_actor,
+        "target critics": learner.target_critics,
+    }
+    return [name for name, part in parts.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
+
+
+def examine(learner: Learner, replay: ReplayBuffer, observations: int, actions: int) -> Health:
+    """Return the health of a member's networks, given as host arrays, on its own transitions."""
+    rows = replay.spaced(LOOKED_AT)
+    seen, both = rows[:, :observations], rows[:, : observations + actions]
+    critics = [norms(critic) for critic in learner.critics]
+    return Health(
+        norms(learner.actor),
+        [max(pair) for pair in zip(*critics, strict=True)],
+        dead_share(learner.actor, seen),
+        max(dead_share(critic, both) for critic in learner.critics),
+    )
+
+
+def norms(mlp: Any) -> list[float]:
+    """Return the Frobenius norm of each layer's weights."""
+    return [float(np.linalg.norm(layer.w)) for layer in mlp]
+
+
+def dead_share(mlp: Any, inputs: np.ndarray) -> float:
+    """Return the share of units that are zero for all inputs [N, i], in the hidden layer that has most of them."""
+    shares, x = [], inputs
+    for layer in mlp[:-1]:
+        x = np.maximum(x @ layer.w + layer.b, 0.0)
+        shares.append(float(np.mean(~x.any(axis=0))))
+    return max(shares) if len(inputs) else float("nan")

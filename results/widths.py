@@ -1,0 +1,166 @@
+"""K-FAC at its defaults beside Adam at its best of three rates: four tasks, three widths, three seeds.
+
+python results/widths.py             runs what is missing in widths.jsonl, one process per core (first: nice -n 19)
+python results/widths.py --table     prints the tables of widths.md
+
+The reduction: 20,000 steps instead of a million, 1,000 of them at random instead of 10,000, batches of 128 instead of 256, and
+deterministic evaluations (5 episodes) every 2,000 steps. All else is the paper preset.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+TASKS = ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Swimmer-v4")
+WIDTHS = ((64, 64), (256, 256), (400, 300))
+SEEDS = (0, 1, 2)
+STEPS, EVERY = 20_000, 2_000
+ADAM = {f"adam {rate:g}": ("adam", {"adam": {"learning_rate": rate}}) for rate in (3e-4, 1e-3, 3e-3)}
+AGENTS = {"kfac": ("kfac", {}), **ADAM}
+
+
+def cells():
+    for seed, agent, layers, env in itertools.product(SEEDS, AGENTS, WIDTHS, TASKS):
+        yield {"env": env, "layers": list(layers), "agent": agent, "seed": seed}
+
+
+def run_cell(cell):
+    import evolute
+
+    kind, options = AGENTS[cell["agent"]]
+    run = evolute.Run(
+        cell["env"],
+        mix={kind: 1},
+        steps=STEPS,
+        interval=EVERY,
+        seed=cell["seed"],
+        actor_layers=cell["layers"],
+        critic_layers=cell["layers"],
+        batch_size=128,
+        learning_starts=1_000,
+        final_episodes=1,
+        optimizers=options,
+    )
+    points, began = [], time.process_time()
+    kept = ("steps", "critic_loss", "critic_shortened", "critic_shortening", "actor_shortening", "critic_norms", "critic_dead")
+
+    def observe(progress):
+        for row in progress.rows:
+            point = {"return": row["fitness"], "cpu_seconds": time.process_time() - began}
+            points.append(point | {name: row[name] for name in kept})
+
+    evolute.train(run, observer=observe)
+    return {**cell, "points": points}
+
+
+def run_one(cell):
+    # One core per agent: agents side by side use the machine better than threads inside one agent.
+    core = free_cores.get()
+    os.sched_setaffinity(0, {core})
+    try:
+        return run_cell(cell)
+    finally:
+        free_cores.put(core)
+
+
+def share(cores):
+    global free_cores
+    free_cores = cores
+
+
+def done():
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def score(points, until=math.inf):
+    """Return the mean return of the second half of training, of what was reached within some processor seconds."""
+    half = [p["return"] for p in points[len(points) // 2 :]]
+    if until == math.inf:
+        return statistics.mean(half)
+    reached = [p["return"] for p in points if p["cpu_seconds"] <= until]
+    return statistics.mean(reached[len(reached) // 2 :]) if reached else math.nan
+
+
+def of(rows, env, layers, agent):
+    return [row["points"] for row in rows if (row["env"], tuple(row["layers"]), row["agent"]) == (env, layers, agent)]
+
+
+def shown(values):
+    return f"{statistics.mean(values):.0f} ± {statistics.stdev(values):.0f}" if len(values) > 1 else "-"
+
+
+def errors(a, b):
+    """Return the difference of two means in standard errors."""
+    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
+    return (statistics.mean(a) - statistics.mean(b)) / error if error else math.nan
+
+
+def table():
+    rows = done()
+    print(
+        "| task | networks | Adam at its best rate | `kfac` | in standard errors | `kfac` in Adam's processor time | CPU ratio |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for env, layers in itertools.product(TASKS, WIDTHS):
+        tried = {agent: runs for agent in ADAM if len(runs := of(rows, env, layers, agent)) > 1}
+        kfac = of(rows, env, layers, "kfac")
+        if not tried or len(kfac) < 2:
+            continue
+        best = max(tried, key=lambda agent: statistics.mean(map(score, tried[agent])))
+        adam, ours = list(map(score, tried[best])), list(map(score, kfac))
+        seconds = statistics.median(run[-1]["cpu_seconds"] for run in tried[best])
+        in_time = [score(run, seconds) for run in kfac]
+        ratio = statistics.median(run[-1]["cpu_seconds"] for run in kfac) / seconds
+        print(
+            f"| {env} | {'-'.join(map(str, layers))} | {shown(adam)} ({best.split()[1]}) | {shown(ours)} | "
+            f"{errors(ours, adam):+.1f} | {shown(in_time)} | {ratio:.2f} |"
+        )
+    print(
+        "\n| task | networks | "
+        + " | ".join(ADAM)
+        + " | `kfac`: steps shortened, by | critics' norms, kfac | dead, kfac and Adam |"
+    )
+    print("| --- |" + " --- |" * (len(ADAM) + 4))
+    for env, layers in itertools.product(TASKS, WIDTHS):
+        kfac, adam = of(rows, env, layers, "kfac"), of(rows, env, layers, "adam 0.001")
+        if not kfac or not adam:
+            continue
+        last, other = [run[-1] for run in kfac], [run[-1] for run in adam]
+        shortened, by = (statistics.mean(p[name] for p in last) for name in ("critic_shortened", "critic_shortening"))
+        norms = [f"{statistics.mean(column):.0f}" for column in zip(*(p["critic_norms"] for p in last), strict=True)]
+        dead = [statistics.mean(p["critic_dead"] for p in group) for group in (last, other)]
+        each = " | ".join(shown(list(map(score, of(rows, env, layers, agent)))) for agent in ADAM)
+        print(
+            f"| {env} | {'-'.join(map(str, layers))} | {each} | {shortened:.0%}, {by:.0%} | {'/'.join(norms)} | "
+            f"{dead[0]:.0%}, {dead[1]:.0%} |"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", action="store_true")
+    if parser.parse_args().table:
+        return table()
+    finished = {(row["env"], tuple(row["layers"]), row["agent"], row["seed"]) for row in done()}
+    missing = [c for c in cells() if (c["env"], tuple(c["layers"]), c["agent"], c["seed"]) not in finished]
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    for core in range(os.cpu_count()):
+        cores.put(core)
+    # maxtasksperchild: a fresh process per run, so that nothing of one run is left in the next.
+    with context.Pool(os.cpu_count(), share, (cores,), maxtasksperchild=1) as pool, RESULTS.open("a") as file:
+        for row in pool.imap_unordered(run_one, missing, chunksize=1):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            print(row["env"], row["layers"], row["agent"], row["seed"], round(score(row["points"])), flush=True)
+
+
+if __name__ == "__main__":
+    main()

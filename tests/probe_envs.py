@@ -206,6 +206,26 @@ SPACES: dict[str, dict[str, Any]] = {
 }
 
 
+class Unseeded(Episodes):
+    """Observes a number of its own generator, which no reset seeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng()
+
+    def observed(self) -> np.ndarray:
+        return np.array([self.rng.uniform(), self.count], np.float32)
+
+
+class Shared(Episodes):
+    """Observes a number of a generator that all instances share and that every process begins alike."""
+
+    rng: ClassVar[np.random.Generator] = np.random.default_rng(0)
+
+    def observed(self) -> np.ndarray:
+        return np.array([self.rng.uniform(), self.count], np.float32)
+
+
 class Broken(Episodes):
     """Cannot be created."""
 
@@ -434,6 +454,8 @@ for name, spaces in SPACES.items():
     gymnasium.register(f"{name}-v0", entry_point=lambda spaces=spaces: Spaces(**spaces))
 
 for name, made in {
+    "Unseeded": Unseeded,
+    "Shared": Shared,
     "Raising": Raising,
     "Changing": Changing,
     "Growing": Growing,

@@ -5,12 +5,26 @@ from typing import Any
 
 import numpy as np
 
+from evolute import cautions
 from evolute.evaluate import Evaluation
 from evolute.evolve import Exploit, ranked
 from evolute.hyperparameters import Hyperparameters
 from evolute.population import Member
 from evolute.state import Best, State
 from evolute.td3 import Report
+
+
+def interval_rows(
+    state: State, reports: list[Report], evaluations: list[Evaluation], exploits: list[Exploit]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of metrics and the events of the interval that just ended."""
+    events = trouble_rows(state, state.interval) + [event_row(state, exploit) for exploit in exploits]
+    before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
+    rows = [
+        metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation)
+        for member, learnt, evaluation in zip(state.members, reports, evaluations, strict=True)
+    ]
+    return rows, events + cautions.event_rows(state)
 
 
 def metrics_row(state: State, member: Member, hyper: Hyperparameters, report: Report, evaluation: Evaluation) -> dict[str, Any]:

@@ -226,6 +226,20 @@ class Shared(Episodes):
         return np.array([self.rng.uniform(), self.count], np.float32)
 
 
+class Scale(Noisy):
+    """Observes and pays numbers of any size."""
+
+    def __init__(self, observation: float = 1.0, reward: float = 1.0):
+        super().__init__()
+        self.sizes = observation, reward
+
+    def observed(self) -> np.ndarray:
+        return np.array([self.sizes[0], self.count], np.float32)
+
+    def paid(self, action: np.ndarray) -> float:
+        return self.sizes[1] * super().paid(action)
+
+
 class Broken(Episodes):
     """Cannot be created."""
 

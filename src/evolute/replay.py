@@ -182,6 +182,16 @@ class ReplayBuffer:
         """Return all transitions [N, W], packed, oldest first, as a copy."""
         return self._packed(np.arange(self.inserted - len(self), self.inserted) % self._slots)
 
+    def largest(self) -> tuple[float, float]:
+        """Return the largest magnitude of an observation and of a reward; zeros for an empty buffer."""
+        if not self.inserted:
+            return 0.0, 0.0
+        # No copy: the buffer may fill most of the memory. The open slot has an observation and no reward.
+        seen = self._ring[: min(self.inserted + 1, self._slots), : self._observations]
+        rewards = self._ring[: min(self.inserted, self._slots), -2]
+        observed, rewarded = (max(float(x.max()), -float(x.min())) for x in (seen, rewards))
+        return observed, rewarded
+
     def sample(self, rng: np.random.Generator, batch_size: int, padded: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw `batch_size` transitions uniformly with replacement, and pad them with zeros.
 

@@ -183,7 +183,7 @@ class ReplayBuffer:
         return self._packed(np.arange(self.inserted - len(self), self.inserted) % self._slots)
 
     def largest(self) -> tuple[float, float]:
-        """Return the largest magnitude of an observation and of a reward; zeros for an empty buffer."""
+        """Return about the largest magnitude of an observation and of a reward: of what lies in the ring; zeros for none."""
         if not self.inserted:
             return 0.0, 0.0
         # No copy: the buffer may fill most of the memory. The open slot has an observation and no reward.

@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     # Parallel workers may read an entry that another one is still writing; JAX then compiles, and says so.
     config.addinivalue_line("filterwarnings", "ignore:.*persistent compilation cache.*:UserWarning")
+    # Most tests train for fewer steps than an episode has, in environments of any length.
+    config.addinivalue_line("filterwarnings", r"ignore:(the environment|an episode of|no episode of) '.*:UserWarning")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Discrete, Sequence, Text, Tuple
 
 LIMIT = 3
 # What the bandit pays most for.
@@ -96,6 +96,150 @@ class Bounds(Episodes):
         return action.astype(np.float64), reward, terminated, truncated, info
 
 
+class Strict(Episodes):
+    """Accepts what its action space contains and has the type of, and observes the last action."""
+
+    def __init__(self, low: list[float], high: list[float], dtype: str):
+        super().__init__()
+        self.action_space = Box(np.array(low, dtype), np.array(high, dtype), dtype=np.dtype(dtype).type)
+        self.observation_space = Box(-np.inf, np.inf, (len(low),), np.float64)
+
+    def observed(self) -> np.ndarray:
+        return np.zeros(len(self.action_space.low)) if not self.count else np.tanh(self.action.astype(np.float64))
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        assert action.dtype == self.action_space.dtype, action.dtype
+        self.action = action
+        return super().step(action)
+
+
+STRICT: dict[str, tuple[list[float], list[float], str]] = {
+    # -2 + 2 · 0.5 · 2.12 is 0.1200000000000001.
+    "Narrow": ([-2.0], [0.12], "float64"),
+    "Half": ([-0.1, 1e-7], [0.3, 6e4], "float16"),
+    "Widest": ([-1.7e308, 0.0], [1.7e308, 5e-324], "float64"),
+    "Fixed": ([0.1, -1.0], [0.1, 1.0], "float32"),
+}
+
+
+class Spaces(Episodes):
+    """Has any spaces."""
+
+    def __init__(self, actions: Any = Episodes.action_space, observations: Any = Episodes.observation_space):
+        super().__init__()
+        self.action_space, self.observation_space = actions, observations
+
+    def observed(self) -> np.ndarray:
+        return self.observation_space.sample()
+
+
+class Raising(Episodes):
+    """Cannot say what it observes."""
+
+    @property
+    def observation_space(self) -> gymnasium.Space:  # type: ignore[override]
+        raise KeyError("the simulator has not started")
+
+
+class Changing(Episodes):
+    """Has another action space every time it is asked."""
+
+    asked: ClassVar[int] = 0
+
+    @property
+    def action_space(self) -> gymnasium.Space:  # type: ignore[override]
+        type(self).asked += 1
+        return Box(-1.0, float(self.asked), (1,))
+
+
+class Growing(Episodes):
+    """Observes more numbers with every instance."""
+
+    made: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).made += 1
+        self.observation_space = Box(-1.0, 1.0, (1 + self.made,))
+
+
+def _in_itself() -> Dict:
+    space = Dict({"position": Box(-1.0, 1.0, (2,))})
+    space.spaces["again"] = space
+    return space
+
+
+def _turned() -> Box:
+    space = Box(-1.0, 1.0, (2,))
+    space.low, space.high = space.high, space.low
+    return space
+
+
+def _not_a_number() -> Box:
+    space = Box(-1.0, 1.0, (2,))
+    space.low[0] = np.nan
+    return space
+
+
+SPACES: dict[str, dict[str, Any]] = {
+    "Whole": {"actions": Box(0, 4, (2,), np.int64)},
+    "Bytes": {"actions": Box(0, 255, (2,), np.uint8)},
+    "Switches": {"actions": Box(0, 1, (2,), np.bool_)},
+    "LongActions": {"actions": Box(-1.0, 1.0, (1,), np.longdouble)},
+    "NoActions": {"actions": Box(-1.0, 1.0, (0,))},
+    "SeveralActions": {"actions": Tuple([Box(-1.0, 1.0, (2,)), Box(-1.0, 1.0, (2,))])},
+    "UnboundedSquare": {"actions": Box(-np.inf, np.inf, (2, 3), np.float64)},
+    "OneNumber": {"actions": Box(-1.0, 1.0, ())},
+    "Turned": {"actions": _turned()},
+    "NaNBound": {"actions": _not_a_number()},
+    "ActionsInThemselves": {"actions": _in_itself()},
+    "NoSpace": {"actions": None},
+    "NoNumbers": {"observations": Box(-1.0, 1.0, (0,))},
+    "Words": {"observations": Text(8)},
+    "Pair": {"observations": Tuple([Box(-1.0, 1.0, (2,)), Discrete(3)])},
+    "Levels": {"observations": Discrete(4)},
+    "Number": {"observations": Box(-1.0, 1.0, ())},
+    "AnyLength": {"observations": Sequence(Box(-1.0, 1.0, (2,)))},
+    "InItself": {"observations": _in_itself()},
+    "NoObservationSpace": {"observations": None},
+}
+
+
+class Unseeded(Episodes):
+    """Observes a number of its own generator, which no reset seeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng()
+
+    def observed(self) -> np.ndarray:
+        return np.array([self.rng.uniform(), self.count], np.float32)
+
+
+class Shared(Episodes):
+    """Observes a number of a generator that all instances share and that every process begins alike."""
+
+    rng: ClassVar[np.random.Generator] = np.random.default_rng(0)
+
+    def observed(self) -> np.ndarray:
+        return np.array([self.rng.uniform(), self.count], np.float32)
+
+
+class Scale(Noisy):
+    """Observes and pays numbers of any size."""
+
+    def __init__(self, observation: float = 1.0, reward: float = 1.0):
+        super().__init__()
+        self.sizes = observation, reward
+
+    def observed(self) -> np.ndarray:
+        return np.array([self.sizes[0], self.count], np.float32)
+
+    def paid(self, action: np.ndarray) -> float:
+        return self.sizes[1] * super().paid(action)
+
+
 class Broken(Episodes):
     """Cannot be created."""
 
@@ -164,6 +308,21 @@ FAULTS: dict[str, Any] = {
     "OneTooMany": lambda obs: (np.zeros(3), 1.0, False, False, {}),
     "NoObservation": lambda obs: (None, 1.0, False, False, {}),
     "TextObservation": lambda obs: ("up", 1.0, False, False, {}),
+    "NumbersAsText": lambda obs: (np.array(["0", "1"]), 1.0, False, False, {}),
+    "ComplexObservation": lambda obs: (obs + 1j, 1.0, False, False, {}),
+    "TextInObservation": lambda obs: (np.array([0.0, "1"], object), 1.0, False, False, {}),
+    "HugeObservation": lambda obs: (np.array([0.0, 1e39]), 1.0, False, False, {}),
+    "TextTerminated": lambda obs: (obs, 1.0, "False", False, {}),
+    "TextTruncated": lambda obs: (obs, 1.0, False, "False", {}),
+    "NoTerminated": lambda obs: (obs, 1.0, None, False, {}),
+    "NoTruncated": lambda obs: (obs, 1.0, False, None, {}),
+    "ArrayTerminated": lambda obs: (obs, 1.0, np.zeros(2, bool), False, {}),
+    "EmptyTruncated": lambda obs: (obs, 1.0, False, [], {}),
+    "TwiceTerminated": lambda obs: (obs, 1.0, 2, False, {}),
+    "NaNTruncated": lambda obs: (obs, 1.0, False, float("nan"), {}),
+    "TextReward": lambda obs: (obs, "1.0", False, False, {}),
+    "ComplexReward": lambda obs: (obs, 1 + 0j, False, False, {}),
+    "ObjectReward": lambda obs: (obs, object(), False, False, {}),
     "NaNReward": lambda obs: (obs, float("nan"), False, False, {}),
     "InfiniteReward": lambda obs: (obs, np.float32(-np.inf), False, False, {}),
     "HugeReward": lambda obs: (obs, 1e39, False, False, {}),
@@ -303,7 +462,17 @@ for name in FAULTS:
     gymnasium.register(f"Sometimes{name}-v0", entry_point=Sporadic, kwargs={"fault": name})
     gymnasium.register(f"Sometimes{name}InReset-v0", entry_point=Sporadic, kwargs={"fault": name, "in_reset": True})
 
+for name, bounds in STRICT.items():
+    gymnasium.register(f"{name}-v0", entry_point=Strict, kwargs=dict(zip(("low", "high", "dtype"), bounds, strict=True)))
+for name, spaces in SPACES.items():
+    gymnasium.register(f"{name}-v0", entry_point=lambda spaces=spaces: Spaces(**spaces))
+
 for name, made in {
+    "Unseeded": Unseeded,
+    "Shared": Shared,
+    "Raising": Raising,
+    "Changing": Changing,
+    "Growing": Growing,
     "Planned": Planned,
     "Reuses": Reuses,
     "Remembers": Remembers,

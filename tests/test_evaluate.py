@@ -74,7 +74,7 @@ def test_by_steps_seeds_the_first_episode_alone():
 
 def test_an_endless_episode_is_cut_and_counted(monkeypatch):
     monkeypatch.setattr(evaluate, "LONGEST_EPISODE", 25)
-    assert evaluate.by_episodes(Environment("probe_envs:Endless-v0"), still, [0]) == Evaluation([25.0], [25])
+    assert evaluate.by_episodes(Environment("probe_envs:Endless-v0"), still, [0]) == Evaluation([25.0], [25], cut=1)
 
 
 def test_mean_and_deviation():

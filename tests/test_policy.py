@@ -20,7 +20,7 @@ from evolute.environments import Environment
 from evolute.errors import UserError
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 
-LOW, HIGH = np.array([-1.0, 0.0]), np.array([3.0, 0.5])
+LOW, HIGH = np.array([-1.0, 0.0], np.float32), np.array([3.0, 0.5], np.float32)
 
 
 def made(sizes=(5, 16, 8, 2), seed=0):

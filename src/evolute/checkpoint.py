@@ -21,7 +21,6 @@ import safetensors
 import safetensors.numpy
 
 from evolute import limits
-from evolute.environments import Shape
 from evolute.errors import UserError
 from evolute.files import make_folder, partial_name, read_at_most, sync_folder, unwritable, write_whole
 from evolute.hyperparameters import Hyperparameters
@@ -30,6 +29,7 @@ from evolute.population import Member
 from evolute.records import CHECKPOINT_FOLDER as FOLDER
 from evolute.records import REPLAY_FOLDER
 from evolute.replay import ReplayBuffer, Segment, Steps, fits
+from evolute.spaces import Shape
 from evolute.state import Best, State
 
 FORMAT = "evolute checkpoint 3"

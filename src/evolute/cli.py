@@ -127,7 +127,21 @@ def train_and_report(run: "Run", seeds: list[int], out: Path, quiet: bool) -> No
     members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
     what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
     opening = f"Training {what} on {run.env}; records go to {out}"
-    watch_and_report(lambda observer: engine.train_seeds(run, seeds, outs, observer), outs, opening, quiet)
+    note = noter("note", quiet)
+    watch_and_report(lambda observer: engine.train_seeds(run, seeds, outs, observer, note), outs, opening, quiet)
+
+
+def noter(whose: str, quiet: bool) -> Callable[[str], None]:
+    """Return what prints a sentence that a run tells about itself."""
+    from evolute.display import console
+
+    screen = console()
+
+    def note(sentence: str) -> None:
+        if not quiet:
+            screen.print(f"{whose}: {printable(sentence)}", soft_wrap=True, markup=False)
+
+    return note
 
 
 def watch_and_report(train: Callable[["Observer"], list["Result"]], outs: list[Path], opening: str, quiet: bool) -> None:
@@ -192,15 +206,11 @@ def _print_result(result: "Result", out: Path) -> None:
 
 
 def _resume(flags: ResumeFlags) -> None:
-    from evolute.display import console
     from evolute.resumption import resume
 
-    path, screen = folder_of(flags.run), console()
+    path = folder_of(flags.run)
+    note = noter(str(path), flags.quiet)
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
-
-    def note(sentence: str) -> None:
-        if not flags.quiet:
-            screen.print(f"{path}: {printable(sentence)}", soft_wrap=True, markup=False)
 
     def train(observer: "Observer") -> list["Result"]:
         return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)]
@@ -214,7 +224,7 @@ def _resume(flags: ResumeFlags) -> None:
 
 
 def _evaluate(flags: EvaluateFlags) -> None:
-    from evolute import evaluate
+    from evolute import cautions, evaluate
     from evolute.display import number
     from evolute.environments import Environment
     from evolute.records import RunFolder
@@ -227,6 +237,8 @@ def _evaluate(flags: EvaluateFlags) -> None:
     policy = RunFolder.open(folder_of(flags.run)).best_policy()
     admit(policy.env, flags.allow_import)
     environment = Environment(policy.env)
+    for sentence in cautions.statistics(policy.env, environment.facts):
+        noter("note", quiet=False)(sentence)
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
         raise UserError(
             f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "
@@ -240,10 +252,11 @@ def _evaluate(flags: EvaluateFlags) -> None:
     except RunStopped as stop:
         raise UserError(str(stop)) from None
     if not result.returns:
-        raise UserError(f"--steps is {steps}, and no episode ended within them; raise it or give --episodes.")
+        raise UserError(f"--steps is {steps}, and {evaluate.no_episode(environment, steps, result.faults)}.")
     print(
         f"{policy.env}: return {number(result.mean)} ± {number(result.std)} over {len(result.returns)} "
         f"completed episodes ({sum(result.lengths):,} steps), deterministic policy"
+        + (f"; {result.cut} of them did not end and were cut" if result.cut else "")
         + (f"; {result.faults} more in which the environment failed" if result.faults else "")
     )
 

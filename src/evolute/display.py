@@ -178,7 +178,9 @@ class PlainLines:
                 f"contained={contained(row):.0f} environment_faults={row['environment_faults']}"
             )
         for event in progress.events:
-            self._print(f"{whose}steps={event['steps']} {event_line(event)}")
+            # A caution is printed by whoever is told of it.
+            if event["event"] != "caution":
+                self._print(f"{whose}steps={event['steps']} {event_line(event)}")
         self._print(whose + status(progress))
 
     def _print(self, line: str) -> None:

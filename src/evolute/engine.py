@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evolute import checkpoint, evaluate, evolve, health, optimizers, placement, randomness, report, td3
+from evolute import cautions, checkpoint, evaluate, evolve, health, optimizers, placement, randomness, report, td3
 from evolute.config import Run
 from evolute.environments import Environment
 from evolute.errors import EnvironmentFault, RunStopped, UserError
@@ -24,7 +25,7 @@ from evolute.population import Member
 from evolute.randomness import POPULATION, Purpose
 from evolute.records import RunFolder
 from evolute.replay import ReplayBuffer, Sample, bucket
-from evolute.state import PHASES, Best, Observer, Progress, Result, State
+from evolute.state import PHASES, Best, Note, Observer, Progress, Result, State
 from evolute.td3 import Algorithm, Learner, Report
 
 # Seconds between two reports of progress.
@@ -34,13 +35,14 @@ PROGRESS_PERIOD = 0.25
 Crew = tuple[Group, list[Member]]
 
 
-def train(run: Run, out: str | Path | None = None, observer: Observer | None = None) -> Result:
+def train(run: Run, out: str | Path | None = None, observer: Observer | None = None, note: Note = warnings.warn) -> Result:
     """Train a population from start to end.
 
     Args:
         run: what to train.
         out: a folder for the run's records and checkpoints, which must not hold a run yet; None writes nothing.
         observer: is told of progress. What it raises stops the run between two steps; `resume` goes on from the last checkpoint.
+        note: is told what somebody should know of the environment and the settings, one sentence each.
 
     Returns:
         The result; the best policy's final evaluation is on fresh episodes.
@@ -49,11 +51,15 @@ def train(run: Run, out: str | Path | None = None, observer: Observer | None = N
         UserError: the environment cannot be used, or the folder already holds a run.
         RunStopped: the run cannot go on, although nothing is wrong with its settings.
     """
-    return train_seeds(run, [run.seed], None if out is None else [out], observer)[0]
+    return train_seeds(run, [run.seed], None if out is None else [out], observer, note)[0]
 
 
 def train_seeds(
-    run: Run, seeds: Sequence[int], outs: Sequence[str | Path] | None = None, observer: Observer | None = None
+    run: Run,
+    seeds: Sequence[int],
+    outs: Sequence[str | Path] | None = None,
+    observer: Observer | None = None,
+    note: Note = warnings.warn,
 ) -> list[Result]:
     """Train independent populations side by side in one program, which differ by their seed alone.
 
@@ -64,6 +70,7 @@ def train_seeds(
         seeds: one for each population.
         outs: a folder for each, as in `train`; None writes nothing.
         observer: is told of the progress of each.
+        note: as in `train`.
 
     Returns:
         The results, in the order of the seeds.
@@ -80,18 +87,23 @@ def train_seeds(
         for state in states:
             stack.callback(close, state)
         paths = [Path(out) for out in outs] if outs is not None else []
-        folders = (
-            [stack.enter_context(RunFolder.create(path, one)) for path, one in zip(paths, runs, strict=True)] if paths else []
-        )
-        return go_on(states, folders or [None] * len(runs), observer)
+        notes = cautions.at_start(run, states[0].evaluation_environment.facts)
+        folders = [stack.enter_context(RunFolder.create(path, one, notes)) for path, one in zip(paths, runs, strict=bool(paths))]
+        for sentence in folders[0].notes if folders else notes:
+            note(sentence)
+        return go_on(states, folders or [None] * len(runs), observer, note)
 
 
-def go_on(states: list[State], folders: Sequence[RunFolder | None], observer: Observer | None) -> list[Result]:
+def go_on(
+    states: list[State], folders: Sequence[RunFolder | None], observer: Observer | None, note: Note = warnings.warn
+) -> list[Result]:
     """Train populations that stand at the same interval from there to the end."""
     clock = states[0]
     began = time.perf_counter() - clock.earlier_seconds
 
     def tell(state: State, steps: int, rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
+        for sentence in cautions.messages(events):
+            note(sentence)
         if observer is not None:
             observer(Progress(state, steps, time.perf_counter() - began, rows, events, len(states)))
 
@@ -141,7 +153,7 @@ def end_interval(state: State, folder: RunFolder | None, reports: list[Report], 
         save(state, lambda: checkpoint.save_replay(folder.path, state))
     examined = examine_members(state)
     exploits = evolve_members(state) if state.interval < state.intervals else []
-    rows, events = describe_interval(state, reports, evaluations, examined, exploits)
+    rows, events = report.interval_rows(state, reports, evaluations, examined, exploits)
     record(state, folder, rows, events)
     if all(member.quarantined is not None for member in state.members):
         tell(state, state.steps_done, rows, events)
@@ -404,20 +416,6 @@ def copy_member(state: State, exploit: Exploit) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- record
-
-
-def describe_interval(
-    state: State, reports: list[Report], evaluations: list[Evaluation], examined: list[Health], exploits: list[Exploit]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the interval's rows of metrics and its events."""
-    events = report.trouble_rows(state, state.interval) + report.dead_rows(state, examined)
-    events += [report.event_row(state, exploit) for exploit in exploits]
-    before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
-    rows = [
-        report.metrics_row(state, member, before.get(member.slot, member.hyperparameters), *of_member)
-        for member, *of_member in zip(state.members, reports, evaluations, examined, strict=True)
-    ]
-    return rows, events
 
 
 def record(state: State, folder: RunFolder | None, rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:

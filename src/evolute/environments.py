@@ -6,7 +6,9 @@ Actions are in [-1, 1] outside and rescaled to the environment's bounds here.
 
 import contextlib
 import hashlib
+import numbers
 import platform
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +22,13 @@ from gymnasium.envs.registration import EnvSpec
 from evolute.errors import EnvironmentFault, UserError, closest
 from evolute.isolation import Isolated
 from evolute.policy import in_units_of
+from evolute.spaces import Facts, facts_of, own_words
 
 FINGERPRINT_STEPS = 200
+# The fingerprint of an environment that does not repeat itself, and seconds to find that out.
+UNREPEATABLE = "unrepeatable"
+REPEAT_SECONDS = 5.0
 LARGEST = float(np.finfo(np.float32).max)
-
-
-class Shape(NamedTuple):
-    """What the networks need to know of an environment."""
-
-    observations: int
-    actions: int
 
 
 class Step(NamedTuple):
@@ -39,14 +38,6 @@ class Step(NamedTuple):
     reward: float
     terminated: bool
     truncated: bool
-
-
-class Facts(NamedTuple):
-    """What an environment says of itself."""
-
-    shape: Shape
-    low: np.ndarray  # [A] float64
-    high: np.ndarray  # [A] float64
 
 
 class Environment:
@@ -75,7 +66,8 @@ class Environment:
                 ) from None
         else:
             self._env = _Plain(env_id)
-        self.shape, self.low, self.high = self._env.facts
+        self.facts = self._env.facts
+        self.shape, self.low, self.high = self.facts[:3]
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start an episode and return its first observation [O]; a seed restarts its randomness, too."""
@@ -103,11 +95,11 @@ class _Plain:
 
     def _make(self) -> None:
         self._env = _make(self._id)
-        space = self._env.action_space
-        shape = _checked_shape(self._id, self._env)
-        assert isinstance(space, gymnasium.spaces.Box)
-        self.facts = Facts(shape, space.low.astype(np.float64), space.high.astype(np.float64))
-        self._dtype = space.dtype
+        try:
+            self.facts = facts_of(self._id, self._env)
+        except UserError:
+            self.close()
+            raise
 
     def reset(self, seed: int | None) -> np.ndarray:
         try:
@@ -121,9 +113,13 @@ class _Plain:
 
     def step(self, action: np.ndarray) -> Step:
         try:
-            scaled = in_units_of(self.facts.low, self.facts.high, action).astype(self._dtype)
-            obs, reward, terminated, truncated, _ = self._env.step(scaled)
-            return Step(self._checked_obs("step", obs), _checked_reward(reward), bool(terminated), bool(truncated))
+            obs, reward, terminated, truncated, _ = self._env.step(in_units_of(self.facts.low, self.facts.high, action))
+            return Step(
+                self._checked_obs("step", obs),
+                _checked_reward(reward),
+                _checked_flag("terminated", terminated),
+                _checked_flag("truncated", truncated),
+            )
         except EnvironmentFault:
             raise
         except Exception as error:
@@ -131,13 +127,14 @@ class _Plain:
 
     def rebuild(self) -> None:
         self.close()
-        before = self.facts.shape
+        before = self.facts
         try:
             self._make()
         except UserError as error:
             raise EnvironmentFault("make", str(error)) from error
-        if self.facts.shape != before:
-            raise EnvironmentFault("make", f"it has {self.facts.shape} now, and had {before}")
+        now, self.facts = self.facts, before
+        if not now.alike(before):
+            raise EnvironmentFault("make", f"it has {_described(now)} now, and had {_described(before)}")
 
     def close(self) -> None:
         # It may be as broken as can be, and nobody needs it any more.
@@ -146,14 +143,31 @@ class _Plain:
 
     def _checked_obs(self, call: str, obs: Any) -> np.ndarray:
         """Return an observation of its own [O], which the environment cannot change afterwards."""
-        checked = np.array(obs, np.float32)
+        array = np.asarray(obs)
+        # Text of digits and complex numbers would become single precision without an error.
+        if array.dtype.kind in "cSUMm" or (array.dtype.kind == "O" and not all(isinstance(x, numbers.Real) for x in array.flat)):
+            raise EnvironmentFault(call, f"its observation is {obs!r}, which is no array of numbers")
+        with np.errstate(over="ignore"):
+            checked = np.array(array, np.float32)
         if checked.shape != (self.facts.shape.observations,):
-            raise EnvironmentFault(
-                call, f"its observation has the shape {checked.shape}, not {self._env.observation_space.shape}"
-            )
+            raise EnvironmentFault(call, f"its observation has the shape {checked.shape}, not {(self.facts.shape.observations,)}")
         if not np.isfinite(checked).all():
-            raise EnvironmentFault(call, f"its observation is not finite: {checked}")
+            raise EnvironmentFault(call, f"its observation is not finite in single precision: {array}")
         return checked
+
+
+def _described(facts: Facts) -> str:
+    return f"{facts.shape} with actions from {facts.low} to {facts.high} ({facts.low.dtype})"
+
+
+def _checked_flag(name: str, value: Any) -> bool:
+    """Return whether an episode ends; "False", None and arrays are no answers."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    array = np.asarray(value)
+    if array.shape != () or array.dtype.kind not in "biu" or int(array) not in (0, 1):
+        raise EnvironmentFault("step", f"its {name} is {value!r}, which is neither True nor False")
+    return bool(array)
 
 
 def _checked_reward(reward: Any) -> float:
@@ -204,9 +218,8 @@ def _make(env_id: str) -> gymnasium.Env:
         near = closest(env_id, [module + known for known in gymnasium.registry])
         raise UserError(f"unknown environment {env_id!r}{near}; name one that Gymnasium knows, such as HalfCheetah-v4.") from None
     except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"the environment {env_id!r} cannot be created, as it says itself: {message!r}; mend it or choose another."
+            f"the environment {env_id!r} cannot be created, as it says itself: {own_words(error)!r}; mend it or choose another."
         ) from error
     if env.spec is not None and module + env.spec.id != env_id:
         env.close()
@@ -233,30 +246,6 @@ def check_import(env_id: str, allowed: str | None) -> None:
         )
 
 
-def _checked_shape(env_id: str, env: gymnasium.Env) -> Shape:
-    actions, observations = env.action_space, env.observation_space
-    if not isinstance(actions, gymnasium.spaces.Box):
-        raise UserError(
-            f"the environment {env_id!r} has {_kind(actions)} actions; TD3 needs continuous ones (a Box), "
-            "so choose another environment or wrap this one."
-        )
-    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()) or actions.low.ndim != 1:
-        raise UserError(
-            f"the environment {env_id!r} has the action space {actions}; it must be flat and bounded on both sides, "
-            "so wrap it with gymnasium.wrappers.RescaleAction or a bounded Box."
-        )
-    if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
-        raise UserError(
-            f"the environment {env_id!r} has the observation space {observations}; it must be a flat Box, "
-            "so wrap it with gymnasium.wrappers.FlattenObservation."
-        )
-    return Shape(int(np.prod(observations.shape)), int(np.prod(actions.shape)))
-
-
-def _kind(space: gymnasium.Space) -> str:
-    return "discrete" if isinstance(space, gymnasium.spaces.Discrete) else type(space).__name__
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence Gymnasium's advice on task versions: the v4 tasks are chosen on purpose, and a missing one is refused."""
@@ -270,24 +259,45 @@ def physics_fingerprint(env_id: str, time_limit: float = 0.0) -> str:
     """Return a hash of a seeded rollout: equal exactly where the environment computes the same numbers.
 
     The engine's version changes what "v4" means, so a task's name does not tell which physics made a result. Where the
-    environment fails, the hash is of what it computed until then.
+    environment fails, the hash is of what it computed until then. The rollout is played twice, the second time for at most
+    REPEAT_SECONDS; where the two differ, UNREPEATABLE is returned.
     """
     environment = Environment(env_id, time_limit)
-    digest = hashlib.sha256()
-    rng = np.random.default_rng(0)
+    digest, again = hashlib.sha256(), hashlib.sha256()
     try:
-        digest.update(environment.reset(seed=0).tobytes())
-        for _ in range(FINGERPRINT_STEPS):
-            step = environment.step(rng.uniform(-1.0, 1.0, environment.shape.actions).astype(np.float32))
-            digest.update(step.obs.tobytes())
-            digest.update(np.float64(step.reward).tobytes())
-            if step.terminated or step.truncated:
-                digest.update(environment.reset().tobytes())
-    except EnvironmentFault as fault:
-        digest.update(fault.call.encode())
+        marks = []
+        for piece in _rollout(environment):
+            digest.update(piece)
+            marks.append(digest.digest())
+        environment.rebuild()
+        until = time.monotonic() + REPEAT_SECONDS
+        for mark, piece in zip(marks, _rollout(environment), strict=False):
+            again.update(piece)
+            if again.digest() != mark:
+                return UNREPEATABLE
+            if time.monotonic() > until:
+                break
+    except EnvironmentFault:
+        # It could be made a moment ago.
+        return UNREPEATABLE
     finally:
         environment.close()
     return digest.hexdigest()[:16]
+
+
+def _rollout(environment: Environment) -> Iterator[bytes]:
+    """Yield what an environment returns in a seeded rollout, to its end or to its first fault."""
+    rng = np.random.default_rng(0)
+    try:
+        yield environment.reset(seed=0).tobytes()
+        for _ in range(FINGERPRINT_STEPS):
+            step = environment.step(rng.uniform(-1.0, 1.0, environment.shape.actions).astype(np.float32))
+            yield step.obs.tobytes()
+            yield np.float64(step.reward).tobytes()
+            if step.terminated or step.truncated:
+                yield environment.reset().tobytes()
+    except EnvironmentFault as fault:
+        yield fault.call.encode()
 
 
 def versions() -> dict[str, str]:

@@ -16,12 +16,14 @@ MAX_FAULTS = 10
 
 
 class Evaluation(NamedTuple):
-    """Returns and lengths of completed episodes."""
+    """Returns and lengths of episodes that were played to their end, or cut."""
 
     returns: list[float]
     lengths: list[int]
     # Episodes that were dropped because the environment failed.
     faults: int = 0
+    # Episodes among them that were cut after LONGEST_EPISODE steps.
+    cut: int = 0
 
     @property
     def mean(self) -> float:
@@ -73,13 +75,14 @@ def by_episodes(
         faulted: is told of every fault, and raises to give up; without it, RunStopped is raised after MAX_FAULTS.
     """
     faulted = faulted or tolerate(MAX_FAULTS)
-    returns, lengths, faults = [], [], 0
+    returns, lengths, faults, cut = [], [], 0, 0
     for seed in seeds:
         while (played := _attempt(environment, act, seed, LONGEST_EPISODE, faulted)) is None:
             faults += 1
         returns.append(played[0])
         lengths.append(played[1])
-    return Evaluation(returns, lengths, faults)
+        cut += not played[2]
+    return Evaluation(returns, lengths, faults, cut)
 
 
 def by_steps(environment: Environment, act: Callable[[np.ndarray], np.ndarray], steps: int, seed: int) -> Evaluation:
@@ -102,6 +105,17 @@ def by_steps(environment: Environment, act: Callable[[np.ndarray], np.ndarray], 
             returns.append(total)
             lengths.append(length)
     return Evaluation(returns, lengths, faults)
+
+
+def no_episode(environment: Environment, steps: int, faults: int) -> str:
+    """Return why `by_steps` completed no episode, and what helps."""
+    longest = environment.facts.longest_episode
+    episodes = f"give --episodes, which counts an episode as it stands after {LONGEST_EPISODE:,} steps"
+    if faults:
+        return f"no episode was completed within them, because the environment failed {faults} times; fix it or raise --steps"
+    if longest is None:
+        return f"no episode ended within them, nor need one ever: the environment has no max_episode_steps; {episodes}"
+    return f"no episode ended within them; raise it to at least {longest}, the longest episode, or {episodes}"
 
 
 def _attempt(

@@ -18,9 +18,21 @@ WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
 
 
+# Types of the numbers of an action.
+ACTION_TYPES = ("float16", "float32", "float64")
+LARGEST = float(np.finfo(np.float64).max)
+
+
 def in_units_of(low: np.ndarray, high: np.ndarray, unit_action: np.ndarray) -> np.ndarray:
-    """Return an action [..., A] in [-1, 1] in the units of the bounds [A], as float64."""
-    return low + (unit_action.astype(np.float64) + 1.0) * 0.5 * (high - low)
+    """Return an action [..., A] in [-1, 1] in the units of the bounds [A]: within them, and of their type."""
+    least, largest, unit = low.astype(np.float64), high.astype(np.float64), unit_action.astype(np.float64)
+    if low.dtype == np.float64 and (0.5 * largest - 0.5 * least > 0.5 * LARGEST).any():
+        # The distance of the bounds is no number.
+        action = (1.0 - unit) * 0.5 * least + (1.0 + unit) * 0.5 * largest
+    else:
+        action = least + (unit + 1.0) * 0.5 * (largest - least)
+    # Sums round, so the largest action may come out above its bound.
+    return np.minimum(np.maximum(action.astype(low.dtype), low), high)
 
 
 class Policy:
@@ -28,14 +40,14 @@ class Policy:
 
     Attributes:
         weights: (w [i, o], b [o]) of each layer.
-        low, high: the environment's action bounds [A].
+        low, high: the environment's action bounds [A], in the type of its actions.
         env: the environment's id.
     """
 
     def __init__(self, weights: list[tuple[np.ndarray, np.ndarray]], low: np.ndarray, high: np.ndarray, env: str):
         self.weights = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in weights]
-        self.low = np.asarray(low, np.float64)
-        self.high = np.asarray(high, np.float64)
+        dtype = np.result_type(np.asarray(low), np.asarray(high), np.float16)
+        self.low, self.high = np.asarray(low, dtype), np.asarray(high, dtype)
         self.env = env
 
     @property
@@ -52,8 +64,8 @@ class Policy:
         return np.tanh(x @ w + b)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Return the action [..., A] in the environment's units for observations [..., O]."""
-        return in_units_of(self.low, self.high, self.unit_action(obs)).astype(np.float32)
+        """Return the action [..., A] in the environment's units and type for observations [..., O]."""
+        return in_units_of(self.low, self.high, self.unit_action(obs))
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write the weights and what is needed to run them into a folder, replacing an older policy there."""
@@ -67,6 +79,7 @@ class Policy:
             "output_activation": "tanh",
             "action_low": self.low.tolist(),
             "action_high": self.high.tolist(),
+            "action_dtype": self.low.dtype.name,
             **about,
         }
         write_whole(folder / WEIGHTS_FILE, safetensors.numpy.save(tensors))
@@ -80,6 +93,7 @@ class Policy:
             layers, env = description["layers"], description["env"]
             low, high = description["action_low"], description["action_high"]
             _check_description(layers, low, high, env)
+            low, high = _typed(low, high, description.get("action_dtype"))
             tensors = load_arrays(folder / WEIGHTS_FILE, 4 * sum((i + 1) * o for i, o in itertools.pairwise(layers)))
             weights = [(tensors[f"{n}.w"], tensors[f"{n}.b"]) for n in range(len(layers) - 1)]
             shapes = [(w.shape, b.shape) for w, b in weights]
@@ -131,3 +145,17 @@ def _check_description(layers: Any, low: Any, high: Any, env: Any) -> None:
             raise ValueError(f"the action bounds do not match the layers {layers}")
     if any(least > largest for least, largest in zip(low, high, strict=True)):
         raise ValueError("a lower action bound is above the upper one")
+
+
+def _typed(low: list[float], high: list[float], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a file's action bounds in the type that it names, or ValueError; older files name none."""
+    exact = np.asarray([low, high], np.float64)
+    with np.errstate(over="ignore"):
+        if dtype is None:
+            dtype = "float32" if (exact.astype(np.float32) == exact).all() else "float64"
+        if dtype not in ACTION_TYPES:
+            raise ValueError(f"action_dtype must be one of {', '.join(ACTION_TYPES)}")
+        typed = exact.astype(dtype)
+    if not np.isfinite(typed).all():
+        raise ValueError(f"the action bounds must be finite numbers of the type {dtype}")
+    return typed[0], typed[1]

@@ -49,24 +49,29 @@ class RunFolder:
         self.path = path
         # What the numbers of the process that trains depend on besides the configuration; known while it trains.
         self.circumstances: dict[str, Any] = {}
+        # What was told when the run began, one sentence each.
+        self.notes: list[str] = []
         # What write_best wrote last.
         self._best: Policy | None = None
 
     @classmethod
     @contextmanager
-    def create(cls, path: Path, run: "Run") -> Iterator["RunFolder"]:
+    def create(cls, path: Path, run: "Run", notes: Sequence[str] = ()) -> Iterator["RunFolder"]:
         """Make a folder for a run and hold its lock; raises UserError where it holds one already or cannot be written."""
+        from evolute import cautions
+
         refuse_existing(path)
         folder = cls(path)
         # Before anything is written: the fingerprint plays the environment, which may fail.
         folder.circumstances = circumstances(run.env, run.time_limit)
+        folder.notes = [*notes, *cautions.repetition(run.env, folder.circumstances)]
         try:
             make_folder(path)
             with locked(path):
                 # Another process may have come first.
                 refuse_existing(path)
                 started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-                folder.write_metadata({"started": started, **folder.circumstances, "resumed": []})
+                folder.write_metadata({"started": started, **folder.circumstances, "notes": folder.notes, "resumed": []})
                 folder.restore_records({})
                 # Last: a folder without it holds no run.
                 folder.write_config(run)

@@ -187,6 +187,16 @@ class ReplayBuffer:
         chosen = np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)
         return self._packed((self.inserted - len(self) + chosen) % self._slots)
 
+    def largest(self) -> tuple[float, float]:
+        """Return about the largest magnitude of an observation and of a reward: of what lies in the ring; zeros for none."""
+        if not self.inserted:
+            return 0.0, 0.0
+        # No copy: the buffer may fill most of the memory. The open slot has an observation and no reward.
+        seen = self._ring[: min(self.inserted + 1, self._slots), : self._observations]
+        rewards = self._ring[: min(self.inserted, self._slots), -2]
+        observed, rewarded = (max(float(x.max()), -float(x.min())) for x in (seen, rewards))
+        return observed, rewarded
+
     def sample(self, rng: np.random.Generator, batch_size: int, padded: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw `batch_size` transitions uniformly with replacement, and pad them with zeros.
 

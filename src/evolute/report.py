@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from evolute import cautions
 from evolute.evaluate import Evaluation
 from evolute.evolve import Exploit, ranked
 from evolute.health import MOSTLY, Health
@@ -12,6 +13,23 @@ from evolute.hyperparameters import Hyperparameters
 from evolute.population import Member
 from evolute.state import Best, State
 from evolute.td3 import Report
+
+# Gradients are products of two numbers of an environment's size, and optimizers square gradients.
+LARGEST_SCALE = float(np.finfo(np.float32).max) ** 0.25
+
+
+def interval_rows(
+    state: State, reports: list[Report], evaluations: list[Evaluation], examined: list[Health], exploits: list[Exploit]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of metrics and the events of the interval that just ended."""
+    events = trouble_rows(state, state.interval) + dead_rows(state, examined)
+    events += [event_row(state, exploit) for exploit in exploits]
+    before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
+    rows = [
+        metrics_row(state, member, before.get(member.slot, member.hyperparameters), *of_member)
+        for member, *of_member in zip(state.members, reports, evaluations, examined, strict=True)
+    ]
+    return rows, events + cautions.event_rows(state)
 
 
 def metrics_row(
@@ -98,6 +116,21 @@ def dead_rows(state: State, examined: list[Health]) -> list[dict[str, Any]]:
     ]
 
 
+def out_of_scale(members: list[Member]) -> str | None:
+    """Return what to do about observations or rewards that no learning rate can make up for; None where they are of good size."""
+    largest = {"observations": 0.0, "rewards": 0.0}
+    for member in members:
+        for name, value in zip(largest, member.replay.largest(), strict=True):
+            largest[name] = max(largest[name], value)
+    said = [f"{name} up to {value:.1g}" for name, value in largest.items() if value > LARGEST_SCALE]
+    if not said:
+        return None
+    return (
+        f"the environment has {' and '.join(said)}, whose products overflow in single precision: scale them to the order of 1, "
+        "such as with gymnasium.wrappers.TransformObservation and TransformReward"
+    )
+
+
 def nobody_left(members: list[Member]) -> str:
     """Return why a run stops whose members are all in quarantine, and what to do."""
     reasons: dict[str, list[int]] = {}
@@ -108,7 +141,7 @@ def nobody_left(members: list[Member]) -> str:
     failing = sum(len(member.faults) > member.max_faults for member in members)
     cures = []
     if failing < len(members):
-        cures.append("lower the learning rates or raise the dampings")
+        cures.append(out_of_scale(members) or "lower the learning rates or raise the dampings")
     if failing:
         cures.append("mend the environment or raise max_faults")
     return f"every member is in quarantine, so nobody is left to copy ({said}); {', and '.join(cures)}."

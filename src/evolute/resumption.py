@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evolute import checkpoint, config, engine, placement
+from evolute import cautions, checkpoint, config, engine, placement
 from evolute.checkpoint import Checkpoint
 from evolute.config import Run
-from evolute.environments import check_import
+from evolute.environments import UNREPEATABLE, check_import
 from evolute.errors import UserError
 from evolute.lock import locked
 from evolute.records import CONFIG_FILE, RunFolder, circumstances
@@ -63,6 +63,7 @@ def resume(
         stack.callback(engine.close, state)
         if found is not None:
             checkpoint.restore(folder.path, found, state)
+        notes += cautions.repetition(run.env, folder.circumstances)
         notes.append(f"going on after {state.steps_done:,} of {run.steps:,} steps.")
         rewind(folder, run, found, {"changes": changes, "notes": notes})
         if found is not None:
@@ -71,7 +72,7 @@ def resume(
         for sentence in notes:
             note(sentence)
         state.lineage = [event for event in folder.events() if event.get("event") == "exploit"]
-        return engine.go_on([state], [folder], observer)[0]
+        return engine.go_on([state], [folder], observer, note)[0]
 
 
 def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tuple[Run, Checkpoint | None]:
@@ -115,6 +116,9 @@ def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[
     pairs = {name: (before["versions"].get(name), version) for name, version in now["versions"].items()}
     for name in ("physics_fingerprint", "arithmetic_fingerprint"):
         pairs[name.replace("_", " ")] = (before[name], now[name])
+    if UNREPEATABLE in pairs["physics fingerprint"]:
+        # Nothing of such an environment can be compared.
+        del pairs["physics fingerprint"]
     # Another number of the same devices computes the same numbers: a member does not depend on where it is placed.
     pairs["device"] = (before["devices"][:1], now["devices"][:1])
     changes = {name: [old, new] for name, (old, new) in pairs.items() if old != new}
@@ -122,6 +126,8 @@ def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[
         told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changes.items())
         if "arithmetic fingerprint" in changes:
             told += " (another processor, or a variable such as OPENBLAS_CORETYPE, makes sums round otherwise)"
+        if "physics fingerprint" in changes:
+            told += " (so does an environment that draws from a generator that reset(seed=...) does not seed)"
         raise UserError(
             f"the run in {str(folder.path)!r} was trained under other circumstances: {told}; bring those back, or go on with "
             "--allow-version-change, which is recorded and ends its exact repetition."

@@ -100,3 +100,5 @@ class Result:
 
 
 Observer = Callable[[Progress], None]
+# Is told what somebody should know, one sentence each.
+Note = Callable[[str], None]

@@ -1,0 +1,85 @@
+"""What somebody should know of a run although nothing is refused: one sentence each, with the value, the rule and the fix."""
+
+from typing import Any
+
+from evolute.config import Run
+from evolute.environments import UNREPEATABLE
+from evolute.evaluate import LONGEST_EPISODE
+from evolute.spaces import Facts
+from evolute.state import State
+
+
+def at_start(run: Run, facts: Facts) -> list[str]:
+    """Return what an environment and the settings of a run say before it is trained."""
+    return [*statistics(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
+
+
+def statistics(env: str, facts: Facts) -> list[str]:
+    """Return what is to be known of wrappers that scale by what they have seen."""
+    if not facts.running:
+        return []
+    return [
+        f"the environment {env!r} keeps running statistics ({', '.join(facts.running)}), and it is made anew for every interval "
+        "and every evaluation: the statistics start from nothing each time, and training and evaluation see different numbers; "
+        "scale by fixed numbers instead, with gymnasium.wrappers.TransformObservation or TransformReward."
+    ]
+
+
+def too_short(run: Run, facts: Facts) -> list[str]:
+    """Return what is to be known where an episode does not fit into an interval."""
+    longest, length = facts.longest_episode, min(run.interval, run.steps)
+    if longest is None:
+        return []
+    own = {kind: run.interval_steps(kind, length) if run.shrink == "both" else length for kind in run.mix}
+    if longest <= min(own.values()):
+        return []
+    names = [name for name, steps in (("--steps", run.steps), ("--interval", run.interval)) if steps < longest]
+    names += [f"--steps-per-interval of {kind}" for kind, steps in own.items() if steps < length]
+    return [
+        f"an episode of {run.env!r} has up to {longest:,} steps, and an interval has {min(own.values()):,}, after which the "
+        "environment is made anew: nobody trains on the end of an episode that is longer than an interval; "
+        f"raise {' and '.join(names)} to at least {longest}."
+    ]
+
+
+def any_length(run: Run, facts: Facts) -> list[str]:
+    """Return what is to be known where evaluation may cut an episode."""
+    longest = facts.longest_episode
+    if longest is not None and longest <= LONGEST_EPISODE:
+        return []
+    has = "no known longest episode" if longest is None else f"episodes of up to {longest:,} steps"
+    return [
+        f"the environment {run.env!r} has {has}, and an evaluation cuts one that does not end after {LONGEST_EPISODE:,} steps: "
+        f"it costs up to {run.episodes * LONGEST_EPISODE:,} steps for each member and interval; "
+        f"register the environment with max_episode_steps, or wrap it with gymnasium.wrappers.TimeLimit, of at most "
+        f"{LONGEST_EPISODE} steps."
+    ]
+
+
+def repetition(env: str, circumstances: dict[str, Any]) -> list[str]:
+    """Return what is to be known of an environment that does not repeat itself."""
+    if circumstances.get("physics_fingerprint") != UNREPEATABLE:
+        return []
+    return [
+        f"the environment {env!r} does not repeat itself: two rollouts with the same seeds and actions differ, so it draws from "
+        "a generator that reset(seed=...) does not seed; the run can be resumed, but it does not repeat bit by bit; "
+        "draw from self.np_random instead."
+    ]
+
+
+def event_rows(state: State) -> list[dict[str, Any]]:
+    """Return what the interval that just ended shows, as events."""
+    endless = state.evaluation_environment.facts.longest_episode is None
+    if state.interval > 1 or not endless or any(member.finished_returns or member.quarantined for member in state.members):
+        return []
+    message = (
+        f"no episode of {state.run.env!r} ended within the first interval, of {state.steps_done:,} steps, after which the "
+        "environment is made anew: nobody trains on the end of an episode that is longer than an interval; raise --interval "
+        "above the length of an episode, or register the environment with a max_episode_steps that fits in."
+    )
+    return [{"event": "caution", "interval": state.interval, "steps": state.steps_done, "message": message}]
+
+
+def messages(events: list[dict[str, Any]]) -> list[str]:
+    """Return the sentences of those events that are cautions."""
+    return [event["message"] for event in events if event["event"] == "caution"]

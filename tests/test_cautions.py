@@ -1,0 +1,280 @@
+"""What a run tells of an environment that trains, and yet not as its user may think."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+
+from evolute import Run, cautions, cli, environments, resume, train
+from evolute.environments import UNREPEATABLE, Environment, physics_fingerprint
+from evolute.errors import RunStopped, UserError
+from evolute.replay import ReplayBuffer
+
+TINY = {
+    "actor_layers": (8,),
+    "critic_layers": (8,),
+    "batch_size": 32,
+    "learning_starts": 10,
+    "episodes": 3,
+    "final_episodes": 1,
+    "interval": 20,
+    "steps": 40,
+}
+WORDS = ["--actor-layers", "8", "--critic-layers", "8", "--batch-size", "32", "--learning-starts", "10", "--episodes", "1"]
+WORDS += ["--final-episodes", "1", "--interval", "20", "--steps", "40"]
+
+
+def scaled():
+    env = gymnasium.make("probe_envs:Noisy-v0")
+    return gymnasium.wrappers.TimeLimit(
+        gymnasium.wrappers.NormalizeReward(gymnasium.wrappers.NormalizeObservation(gymnasium.wrappers.FlattenObservation(env))),
+        20,
+    )
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    gymnasium.register("Long-v0", entry_point="probe_envs:Endless", max_episode_steps=50)
+    gymnasium.register("Twice-v0", entry_point=lambda: gymnasium.make("Long-v0", max_episode_steps=30), max_episode_steps=40)
+    gymnasium.register("Fits-v0", entry_point="probe_envs:Noisy", max_episode_steps=20)
+    gymnasium.register("Huge-v0", entry_point="probe_envs:Noisy", max_episode_steps=10_001)
+    gymnasium.register("Unseeded-v7", entry_point="probe_envs:Unseeded", max_episode_steps=20)
+    gymnasium.register("Scaled-v0", entry_point=scaled)
+    yield
+    for name in ("Long-v0", "Twice-v0", "Fits-v0", "Huge-v0", "Unseeded-v7", "Scaled-v0"):
+        del gymnasium.registry[name]
+
+
+def told(env, out=None, **settings):
+    """Return what a run tells, and its events."""
+    notes, events = [], []
+    train(Run(env, **(TINY | settings)), out, lambda progress: events.extend(progress.events), notes.append)
+    return notes, events
+
+
+def test_an_environment_that_fits_is_told_nothing_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(Run("Fits-v0", **TINY))
+    for env in ("InvertedPendulum-v4", "Humanoid-v4", "Ant-v5"):
+        assert cautions.at_start(Run(env), Environment(env).facts) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "settings", "said"),
+    [
+        ("Long-v0", {}, "has up to 50 steps, and an interval has 20, .*; raise --steps and --interval to at least 50."),
+        ("Long-v0", {"steps": 100}, "an interval has 20, .*; raise --interval to at least 50."),
+        ("Long-v0", {"interval": 100}, "an interval has 40, .*; raise --steps to at least 50."),
+        ("Twice-v0", {}, "has up to 30 steps, .*; raise --interval to at least 30."),
+        (
+            "Long-v0",
+            {"interval": 60, "steps": 60, "mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 30}},
+            "an interval has 30, .*; raise --steps-per-interval of sgd to at least 50.",
+        ),
+        (
+            "probe_envs:Noisy-v0",
+            {},
+            "has no known longest episode, .* after 10,000 steps: it costs up to 30,000 steps for each member and interval; "
+            "register the environment with max_episode_steps, or wrap it with gymnasium.wrappers.TimeLimit",
+        ),
+        ("Huge-v0", {"interval": 20_000, "steps": 20_000}, "has episodes of up to 10,001 steps, .* after 10,000 steps"),
+        ("Scaled-v0", {}, r"keeps running statistics \(NormalizeReward, NormalizeObservation\), .* made anew for every interval"),
+    ],
+)
+def test_what_does_not_fit_is_told_once_before_training(env, settings, said):
+    run = Run(env, **(TINY | settings))
+    [sentence] = cautions.at_start(run, Environment(env).facts)
+    assert re.search(said, sentence), sentence
+    assert repr(env) in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_fewer_gradient_steps_are_no_shorter_interval():
+    settings = {
+        "interval": 60,
+        "steps": 60,
+        "mix": {"adam": 1, "sgd": 1},
+        "steps_per_interval": {"sgd": 30},
+        "shrink": "gradient",
+    }
+    assert cautions.at_start(Run("Long-v0", **(TINY | settings)), Environment("Long-v0").facts) == []
+
+
+def test_what_an_environment_says_of_itself_comes_out_of_its_process():
+    environment = Environment("Long-v0", time_limit=20.0)
+    assert environment.facts.longest_episode == 50
+    assert environment.facts.running == ()
+    environment.close()
+
+
+def test_the_library_warns_and_the_folder_keeps_it(tmp_path):
+    with pytest.warns(UserWarning, match="an episode of 'Long-v0' has up to 50 steps") as warned:
+        train(Run("Long-v0", **TINY), tmp_path / "run")
+    assert len(warned) == 1
+    assert json.loads((tmp_path / "run" / "metadata.json").read_text())["notes"] == [str(warned[0].message)]
+
+
+def test_an_interval_without_an_ended_episode_is_told_once_and_recorded(tmp_path):
+    notes, events = told("probe_envs:Endless-v0", tmp_path / "run", episodes=1)
+    assert len(notes) == 2
+    assert "no episode of 'probe_envs:Endless-v0' ended within the first interval, of 20 steps" in notes[1]
+    assert events == [{"event": "caution", "interval": 1, "steps": 20, "message": notes[1]}]
+    assert [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()] == events
+    # Episodes that end, and a limit that is known and was told of before, are no news.
+    assert told("probe_envs:Noisy-v0")[1] == []
+    assert told("Long-v0")[1] == []
+
+
+def test_the_command_line_prints_what_the_library_warns_of(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for word, times in ((None, 1), ("--quiet", 0)):
+        cli_main("train", "probe_envs:Endless-v0", "--out", f"run{times}", *WORDS, *([word] if word else []))
+        out = capsys.readouterr().out
+        assert out.count("note: the environment 'probe_envs:Endless-v0' has no known longest episode") == times
+        assert out.count("no episode of 'probe_envs:Endless-v0' ended") == times
+
+
+def cli_main(*words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    return ended.value.code
+
+
+def test_evaluate_says_what_helps_where_no_episode_ends(tmp_path, capsys):
+    for env, said in (
+        ("probe_envs:Endless-v0", ", nor need one ever: the environment has no max_episode_steps; give --episodes"),
+        ("Long-v0", "; raise it to at least 50, the longest episode, or give --episodes"),
+    ):
+        train(Run(env, **(TINY | {"episodes": 1})), tmp_path / env)
+        words = ("evaluate", str(tmp_path / env), "--allow-import", "probe_envs")
+        assert cli_main(*words, "--steps", "30") == 2
+        assert f"--steps is 30, and no episode ended within them{said}" in capsys.readouterr().err
+        # What it says works.
+        assert cli_main(*words, "--episodes", "1") == 0
+        cut = "1 of them did not end and were cut"
+        assert (cut in capsys.readouterr().out) == (env != "Long-v0")
+
+
+def test_evaluate_tells_of_running_statistics(tmp_path, capsys):
+    train(Run("Scaled-v0", **TINY), tmp_path / "run", note=lambda _: None)
+    assert cli_main("evaluate", str(tmp_path / "run"), "--episodes", "1") == 0
+    assert "note: the environment 'Scaled-v0' keeps running statistics" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["Unseeded", "Shared"])
+def test_an_environment_that_does_not_repeat_itself_is_noticed(name):
+    assert physics_fingerprint(f"probe_envs:{name}-v0") == UNREPEATABLE
+    assert physics_fingerprint("probe_envs:Noisy-v0") != UNREPEATABLE
+
+
+def test_an_environment_that_does_not_repeat_itself_in_a_process_of_its_own_is_noticed():
+    assert physics_fingerprint("probe_envs:Unseeded-v0", time_limit=20.0) == UNREPEATABLE
+
+
+def test_the_second_rollout_of_a_slow_environment_is_cut(monkeypatch):
+    # Without any time for it nothing can be noticed after the first step.
+    monkeypatch.setattr(environments, "REPEAT_SECONDS", -1.0)
+    calls = []
+    real = Environment.step
+    monkeypatch.setattr(Environment, "step", lambda self, action: calls.append(1) or real(self, action))
+    whole = physics_fingerprint("probe_envs:Noisy-v0")
+    assert len(calls) == environments.FINGERPRINT_STEPS
+    monkeypatch.undo()
+    assert physics_fingerprint("probe_envs:Noisy-v0") == whole
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_after_one(progress):
+    if progress.rows:
+        raise Stop
+
+
+def test_a_run_in_an_environment_that_does_not_repeat_itself_can_be_resumed(tmp_path):
+    notes = []
+    with pytest.raises(Stop):
+        train(Run("Unseeded-v7", **TINY), tmp_path / "run", stop_after_one, notes.append)
+    assert len(notes) == 1
+    assert "the environment 'Unseeded-v7' does not repeat itself" in notes[0]
+    metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert (metadata["physics_fingerprint"], metadata["notes"]) == (UNREPEATABLE, notes)
+    again = []
+    resume(tmp_path / "run", note=again.append)
+    assert again == [*notes, "going on after 20 of 40 steps."]
+
+
+def test_a_run_whose_fingerprint_was_taken_for_repeatable_can_be_resumed(tmp_path, monkeypatch):
+    for before, now in (("0123456789abcdef", UNREPEATABLE), (UNREPEATABLE, "0123456789abcdef")):
+        monkeypatch.setattr(environments, "physics_fingerprint", lambda *_, print=before: print)
+        with pytest.raises(Stop):
+            train(Run("Fits-v0", **TINY), tmp_path / before, stop_after_one, lambda _: None)
+        monkeypatch.setattr(environments, "physics_fingerprint", lambda *_, print=now: print)
+        resume(tmp_path / before, note=lambda _: None)
+    monkeypatch.setattr(environments, "physics_fingerprint", lambda *_: "0123456789abcdef")
+    with pytest.raises(Stop):
+        train(Run("Fits-v0", **TINY), tmp_path / "other", stop_after_one)
+    monkeypatch.setattr(environments, "physics_fingerprint", lambda *_: "fedcba9876543210")
+    with pytest.raises(UserError, match=r"physics fingerprint was 0123.* \(so does an environment that draws from a generator"):
+        resume(tmp_path / "other", note=lambda _: None)
+
+
+def test_a_killed_run_in_an_environment_that_does_not_repeat_itself_goes_on(tmp_path):
+    script = (
+        "import os, signal, sys, probe_envs\nfrom evolute import Run, train\n"
+        f"run = Run('probe_envs:Unseeded-v0', **{TINY})\n"
+        "train(run, sys.argv[1], lambda p: p.rows and os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert "UserWarning: the environment 'probe_envs:Unseeded-v0' does not repeat itself" in done.stderr
+    notes = []
+    resume(tmp_path / "run", allow_import="probe_envs", note=notes.append)
+    assert "does not repeat itself" in notes[0]
+    assert notes[1] == "going on after 20 of 40 steps."
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"observation": -1e30}, r"has observations up to 1e\+30, whose products overflow .* scale them"),
+        ({"reward": -1e25}, r"has rewards up to 9e\+24, whose products overflow .* scale them"),
+    ],
+)
+def test_numbers_of_no_good_size_are_the_reason_and_not_the_learning_rates(sizes, said):
+    gymnasium.register("Scale-v0", entry_point="probe_envs:Scale", kwargs=sizes, max_episode_steps=20)
+    try:
+        with pytest.raises(RunStopped, match=said) as stop:
+            train(Run("Scale-v0", **TINY))
+        assert "learning rates" not in str(stop.value)
+    finally:
+        del gymnasium.registry["Scale-v0"]
+
+
+def test_a_buffer_tells_its_largest_numbers():
+    buffer = ReplayBuffer(3, 2, 1)
+    assert buffer.largest() == (0.0, 0.0)
+    for number in (9.0, 1.0, -3.0):
+        buffer.insert(np.array([0.0, number]), np.full(1, 50.0), -2 * number, np.array([0.5, -number]), False)
+        assert buffer.largest() == (9.0, 18.0)
+    for _ in range(4):
+        buffer.insert(np.zeros(2), np.full(1, 50.0), 0.25, np.full(2, -0.5), False)
+    assert buffer.largest() == (0.5, 0.25)

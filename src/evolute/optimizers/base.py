@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from evolute.networks import MLP
+from evolute.options import SWITCH, Setting
 
 
 class Tape(NamedTuple):
@@ -79,3 +80,12 @@ class Optimizer(NamedTuple):
     burn_in: int = 0
     # Whether the tape needs one column per output (exact) or one random combination of them (unbiased, cheaper).
     exact_tape: bool = False
+
+
+# A critic has one output, so its tape is exact in any case.
+EXACT_TAPE = Setting(
+    "An actor's curvature from one pass per action dimension instead of one random combination of them.",
+    SWITCH,
+    "true",
+    only="actor",
+)

@@ -187,7 +187,7 @@ def plain(name: str, value: Any, depth: int = limits.DEPTH) -> Any:
 
 def shown(value: Any) -> str:
     """Return a value as a sentence names it: settings of several parts in the command line's spelling."""
-    if value in ((), {}):
+    if isinstance(value, tuple | dict) and not value:
         return "empty"
     if isinstance(value, tuple):
         return " ".join(map(str, value))

@@ -26,6 +26,8 @@ class CurvatureKind(NamedTuple):
     factory: Callable[[Any], Optimizer]
     options: type
     defaults: Mapping[str, Mapping[str, Any]]
+    # Options that change nothing for this kind, although its record has them.
+    unused: tuple[str, ...] = ()
 
 
 # Defaults: chosen by the grid in results/optimizer_grid.md; kfac's cadence by results/cadence.md.
@@ -53,6 +55,8 @@ CURVATURE_KINDS: dict[str, CurvatureKind] = {
             "actor": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.01},
             "critic": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.02},
         },
+        # Its factors come from each sample's gradient, of which there is one.
+        unused=("exact_tape",),
     ),
 }
 
@@ -114,7 +118,7 @@ def resolve(used: Sequence[str], given: Mapping[str, Any], learning_rate: float)
         resolved[name] = {}
         for role, other in zip(ROLES, reversed(ROLES), strict=True):
             # What means something for one network alone is that network's where it is set for both, in whatever spelling.
-            foreign = {option for option, setting in _declared(name).items() if setting.only not in ("", role)}
+            foreign = {option for option, setting in _declared(name).items() if setting.only == other}
             both = {option: value for option, value in shared.items() if option not in foreign}
             single = {o: value for o, value in own[role].items() if o not in foreign or value != own[other].get(o)}
             resolved[name][role] = resolve_options(name, role, {**both, **single}, learning_rate)
@@ -142,11 +146,10 @@ def resolve_options(name: str, role: str, given: Mapping[str, Any], learning_rat
     plain = options.completed(kind.options, kind.defaults[role])
     values = options.completed(kind.options, {**plain, **given}, f"optimizers.{name}.{role}.")
     for option, setting in declared.items():
-        if setting.only not in ("", role) and values.pop(option) != plain[option]:
-            raise UserError(
-                f"optimizers.{name}.{role}.{option} is {given[option]}, which changes nothing: it is an option of the "
-                f"{setting.only} alone; set optimizers.{name}.{setting.only}.{option}."
-            )
+        if option in kind.unused or setting.only not in ("", role):
+            fix = "leave it out" if option in kind.unused else f"set optimizers.{name}.{setting.only}.{option}"
+            if values.pop(option) != plain[option]:
+                raise UserError(f"optimizers.{name}.{role}.{option} is {given[option]}, which changes nothing; {fix}.")
     return values
 
 

@@ -147,7 +147,7 @@ def test_what_no_number_of_python_would_be_is_refused(wrong):
 
 # ------------------------------------------------------------------------------------------- options that change nothing
 
-OBS, ACT, ROWS, STEPS = 3, 2, 8, 8
+OBS, ACT, ROWS, STEPS = 3, 2, 8, 5
 # Small cadences, so that each shows within a few steps.
 CADENCES = {"statistics_every": 2, "inverse_every": 4, "burn_in": 2}
 # Options of each optimizer from which one at a time is changed.
@@ -176,7 +176,7 @@ def learnt(name: str, role: str, own: dict[str, Any]) -> list[np.ndarray]:
         rows[..., -1] = 0.0
         return Sample(rows, np.full((*axes, ROWS), 1 / ROWS, np.float32), rng.standard_normal((*axes, ROWS, ACT), np.float32))
 
-    samples, steps = [sample() for _ in range(4)], [sample(1) for _ in range(STEPS)]
+    samples, steps = [sample() for _ in range(12)], [sample(1) for _ in range(STEPS)]
     with jax.disable_jit():  # a compilation takes longer than all the steps
         group = placement.Group([0], name, placement.make_programs(algorithm), jax.local_devices()[0], [td3.init(rng, algorithm)])
         group.begin_interval([run.initial_hyperparameters(name)])

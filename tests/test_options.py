@@ -155,7 +155,6 @@ STARTS: dict[str, dict[str, Any]] = {
     **{name: {} for name in optimizers.CURVATURE_KINDS},
     "kfac": CADENCES,
     "kfac_empirical": CADENCES,
-    "adam": {},
     "adamw": {},
     "sgd": {"momentum": 0.5},
     "rmsprop": {"eps": 0.01},
@@ -194,7 +193,7 @@ def another(option: str, value: Any) -> Any:
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
-        return 1e-3 if value == math.inf else value * 1e-3 if value > 1e-3 else 0.5
+        return 1e-6 if value == math.inf else value * 1e-3 if value > 1e-3 else 0.5
     return TEXTS[option]
 
 

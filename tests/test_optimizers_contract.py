@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import evolute
 import oracles
-from evolute import optimizers, td3
+from evolute import engine, optimizers, options, td3
+from evolute.errors import UserError
 from evolute.networks import MLP
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
 from evolute.replay import Batch
@@ -42,6 +44,10 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 SIZES = (5, 4, 3, 1)
 MEMBERS = 3
+# Of the parameters that are updated: their changes are not rounded away, and a weight decay shows.
+SMALL = 2.0**-7
+# Kinds whose step depends on the parameters themselves.
+DECAYING = ["adamw"]
 
 
 class Problem(NamedTuple):
@@ -54,7 +60,7 @@ class Problem(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """An optimizer of the battery, compiled once for all tests of it."""
+    """An optimizer of the battery, compiled once for all tests of it; its functions return the parameters' change."""
 
     optimizer: Optimizer
     update: Callable[..., tuple[MLP, Any, Contained]]  # of one member
@@ -64,12 +70,14 @@ class Subject(NamedTuple):
 
 @functools.cache
 def subject(kind: str) -> Subject:
-    name, options = KINDS[kind]
-    optimizer = optimizers.build(name, optimizers.resolve_options(name, "critic", options, 1e-3))
+    name, own = KINDS[kind]
+    optimizer = optimizers.build(name, optimizers.resolve_options(name, "critic", own, 1e-3))
     traces: list[None] = []
 
     def update(state: Any, problem: Problem, step: jax.Array) -> tuple[MLP, Any, Contained]:
-        return oracles.change(optimizer, problem.gradients, state, problem.parameters, problem.rates, problem.tape, step)
+        start = jax.tree.map(lambda p: SMALL * p, problem.parameters)
+        after, state, contained = optimizer.update(problem.gradients, state, start, problem.rates, problem.tape, step)
+        return jax.tree.map(jnp.subtract, after, start), state, contained
 
     def counted(*arguments: Any) -> tuple[MLP, Any, Contained]:
         traces.append(None)
@@ -151,6 +159,30 @@ def test_a_good_update_is_finite_moves_every_layer_and_contains_nothing(kind):
 
 
 @every_kind
+def test_at_learning_rate_zero_every_parameter_stays_bit_identical(kind):
+    optimizer, one = subject(kind).optimizer, problem(learning_rate=0.0)
+    update, state = jax.jit(optimizer.update), optimizer.init(one.parameters)
+    for step in range(2):
+        after, state, contained = update(one.gradients, state, one.parameters, one.rates, one.tape, jnp.int32(step))
+        assert oracles.same(after, one.parameters)
+        assert count(contained) == 0
+
+
+@every_kind
+def test_what_is_added_depends_on_the_parameters_only_where_they_decay(kind):
+    optimizer, one = subject(kind).optimizer, problem()
+    here, _, _ = subject(kind).update(optimizer.init(one.parameters), one, jnp.int32(0))
+    elsewhere, _, _ = jax.jit(oracles.change, static_argnums=0)(
+        optimizer, one.gradients, optimizer.init(one.parameters), one.parameters, one.rates, one.tape, jnp.int32(0)
+    )
+    decay = KINDS[kind][1].get("weight_decay", 0.0) * one.rates.learning_rate * SMALL
+    expected = jax.tree.map(lambda change, p: change - decay * p, elsewhere, one.parameters)
+    largest = max(np.abs(leaf).max() for leaf in oracles.leaves(expected))
+    oracles.assert_close(here, expected, rtol=1e-4, atol=2e-6 * largest)
+    assert np.allclose(oracles.flat(here), oracles.flat(elsewhere), rtol=0, atol=2e-6 * largest) == (kind not in DECAYING)
+
+
+@every_kind
 def test_a_group_equals_its_members_one_by_one(kind):
     subject_ = subject(kind)
     rounds = [[problem(10 * step + m, 1e-3 * (1 + m), 0.1 * (1 + m)) for m in range(MEMBERS)] for step in range(3)]
@@ -175,7 +207,7 @@ def test_learning_rate_and_damping_are_live(kind):
 
     plain, faster, damped = updates(), updates(learning_rate=2e-3), updates(damping=0.2)
     if kind in CLIPPED:  # as long as the norm constraint allows, whatever the learning rate
-        oracles.assert_close(plain, faster, rtol=1e-5, atol=0)
+        oracles.assert_close(plain, faster, rtol=1e-5, atol=1e-7)
         faster = updates(learning_rate=1e-9)
     assert not oracles.same(plain, faster)
     assert oracles.same(plain, damped) == (kind not in CURVATURE)
@@ -295,3 +327,66 @@ def test_a_loss_in_other_units_gives_the_same_step(kind):
     expected = jax.tree.map(lambda u: u * factor / curvature_factor, plain)
     largest = max(np.abs(leaf).max() for leaf in oracles.leaves(expected))
     oracles.assert_close(scaled, expected, rtol=1e-3, atol=1e-4 * largest)
+
+
+# -------------------------------------------------------------------------------------------------- a kind of one's own
+
+
+class Counted(NamedTuple):
+    """How often `update` was called, and how often at step 0 and learning rate zero: a burn-in."""
+
+    calls: jax.Array
+    burn_ins: jax.Array
+
+
+@options.record
+class PlainOptions:
+    """No damping, no burn-in, no tape: as little as an optimizer may have."""
+
+    learning_rate: float = options.setting("Step size.", options.positive(), "0.1")
+    gain: float = options.setting("Factor of the gradient.", options.positive(), "2", default=1.0)
+
+
+def plain_kind(actor_batches: int, critic_batches: int) -> optimizers.CurvatureKind:
+    """Gradient descent that wants as many batches as it is told before its first step; the critics' learning rate is 0.5."""
+
+    def factory(own: PlainOptions) -> Optimizer:
+        def init(parameters: MLP) -> Counted:
+            return Counted(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+        def update(gradients, state, parameters, rates, tape, step):
+            new = jax.tree.map(lambda p, g: p - own.gain * rates.learning_rate * g, parameters, gradients)
+            still = jnp.int32((step == 0) & (rates.learning_rate == 0))
+            return new, Counted(state.calls + 1, state.burn_ins + still), optimizers.nothing_contained()
+
+        return Optimizer(init, update, burn_in=critic_batches if own.learning_rate == 0.5 else actor_batches)
+
+    return optimizers.CurvatureKind(factory, PlainOptions, {"actor": {"learning_rate": 0.1}, "critic": {"learning_rate": 0.5}})
+
+
+@pytest.mark.parametrize(("actor_batches", "critic_batches"), [(0, 0), (3, 3), (2, 5), (4, 0)])
+def test_a_kind_without_damping_trains_and_gathers_as_many_batches_as_it_asks_for(monkeypatch, actor_batches, critic_batches):
+    monkeypatch.setitem(optimizers.CURVATURE_KINDS, "plain", plain_kind(actor_batches, critic_batches))
+    assert not optimizers.has_damping("plain")
+    sizes = {"steps": 60, "interval": 30, "learning_starts": 20, "batch_size": 32, "policy_delay": 2}
+    run = evolute.Run(
+        "probe_envs:Limit-v0", mix={"plain": 2}, actor_layers=[4], critic_layers=[4], episodes=1, final_episodes=1, **sizes
+    )
+    assert set(run.perturbed("plain")) == {"batch_size", "actor_learning_rate", "critic_learning_rate"}
+    [state] = engine.start([run])
+    try:
+        engine.go_on([state], [None], None)
+        for member in state.members:
+            learner = state.group_of(member).take(member.lane)
+            assert member.gradient_steps == 40
+            assert learner.actor_state == Counted(20 + actor_batches, actor_batches)
+            assert learner.critic_states == (Counted(40 + critic_batches, critic_batches),) * 2
+    finally:
+        engine.close(state)
+
+
+def test_a_kinds_own_options_are_checked_like_all_others(monkeypatch):
+    monkeypatch.setitem(optimizers.CURVATURE_KINDS, "plain", plain_kind(0, 0))
+    for wrong, said in {"gain": "a finite positive number, such as 2", "gian": "did you mean 'gain'"}.items():
+        with pytest.raises(UserError, match=said):
+            optimizers.resolve_options("plain", "actor", {wrong: -1.0}, 1e-3)

@@ -54,7 +54,7 @@ def groups(kind, arrangement, precision="float32", steps_per_round=1, layers=(16
 
 
 def compiled(programs):
-    return [program for program in programs if hasattr(program, "_cache_size")]
+    return [program for program in (*programs, *(one for _, one in programs.burn_in)) if hasattr(program, "_cache_size")]
 
 
 @pytest.mark.parametrize("kind", RUN_OF)

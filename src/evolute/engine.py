@@ -78,7 +78,7 @@ def train_seeds(
     Raises:
         UserError, RunStopped: as in `train`. Where one population cannot go on all stop, and each of the others can be resumed.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
+    if len(seeds) == 0 or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds are {list(seeds)}; name each once, and at least one, such as 0 1 2.")
     runs = [replace(run, seed=seed) for seed in seeds]
     with contextlib.ExitStack() as stack:
@@ -280,7 +280,7 @@ def advance(run: Run, watch: Sequence[Crew], tick: int, length: int, seconds: di
         # Fewer gradient steps than ticks are spread over the interval.
         due = run.shrink != "gradient" or (tick + 1) * steps[group] // length > tick * steps[group] // length
         if due and members[0].environment_steps > run.learning_starts:
-            learn(run, group, members)
+            learn(group, members)
         elif members[0].environment_steps >= run.learning_starts:
             group.act(observations(members), noises(members))
     seconds["rollout"] += stepped - acted
@@ -295,24 +295,22 @@ def next_actions(run: Run, group: Group, members: list[Member]) -> Sequence[np.n
     return list(group.actions())
 
 
-def learn(run: Run, group: Group, members: list[Member]) -> None:
+def learn(group: Group, members: list[Member]) -> None:
     """Start one update of a group's members, gathering the curvature first of those whose optimizer is new."""
     padded = bucket(max(member.hyperparameters.batch_size for member in members))
     for member in members:
         # An empty buffer has no curvature, and is a failing environment's; the burn-in waits for it to work.
         if member.needs_burn_in and len(member.replay):
-            burn_in(run, group, member, padded)
+            burn_in(group, member, padded)
     samples = [member.sample(padded) for member in members]
     group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
     for member in members:
         member.gradient_steps += 1
 
 
-def burn_in(run: Run, group: Group, member: Member, padded: int) -> None:
+def burn_in(group: Group, member: Member, padded: int) -> None:
     """Fill the factors of a curvature optimizer from the member's replay, before its first step."""
-    roles = zip(optimizers.ROLES, optimizers.networks_of(member.kind), strict=True)
-    count = max(run.optimizers[name][role].get("burn_in", 0) for role, name in roles)
-    group.burn_in(member.lane, [member.sample(padded, member.burn_in_rng) for _ in range(count)])
+    group.burn_in(member.lane, [member.sample(padded, member.burn_in_rng) for _ in range(group.burn_in_batches)])
     member.needs_burn_in = False
 
 

@@ -39,10 +39,9 @@ def train_flags() -> Any:
     defaults = Run("HalfCheetah-v4")
     fields = []
     for field in dataclasses.fields(Run):
-        default = _shown_default(getattr(defaults, field.name))
-        shown = None if field.name == "env" else f"(default: {default})"
         kind, metavar = _flag_type(hints[field.name])
-        hint = shown or "(needed, unless --config names it)"
+        default = _shown_default(getattr(defaults, field.name), field.metadata["unit"])
+        hint = "(needed, unless --config names it)" if field.name == "env" else f"(default: {default})"
         argument = tyro.conf.arg(help=field.metadata["help"], help_behavior_hint=hint, metavar=metavar)
         annotated: Any = Annotated[kind | None, argument]
         if field.name == "env":
@@ -81,14 +80,13 @@ def _flag_type(hint: Any) -> tuple[Any, str]:
     return str, names[hint]
 
 
-def _shown_default(value: Any) -> str:
+def _shown_default(value: Any, unit: str) -> str:
     if isinstance(value, dict):
         if any(isinstance(item, dict) for item in value.values()):
             return "by kind"  # The optimizers' options: a page of help cannot list them.
         return " ".join(f"{k}={v}" for k, v in value.items()) or "none"
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"{shown.lower() if isinstance(value, bool) else shown} {unit}".rstrip()
 
 
 def settings_of(flags: Any) -> dict[str, Any]:
@@ -103,7 +101,7 @@ def settings_of(flags: Any) -> dict[str, Any]:
             continue
         hint = hints[field.name]
         if typing.get_origin(hint) is dict:
-            value = _pairs(field.name, value)
+            value = _pairs(field.name, value, field.metadata["example"])
         elif typing.get_origin(hint) is tuple:
             value = value if typing.get_args(hint)[0] is str else tuple(map(value_of, value))
         elif hint is not str:
@@ -112,14 +110,14 @@ def settings_of(flags: Any) -> dict[str, Any]:
     return config.merge(config.read(flags.config) if flags.config else {}, given)
 
 
-def _pairs(name: str, words: Sequence[str]) -> dict[str, Any]:
+def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, Any]:
     """Parse NAME=VALUE words; dots in a name make tables, commas in a value make a list."""
     table: dict[str, Any] = {}
     flag = "--" + name.replace("_", "-")
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key or not text or not all(key.split(".")):
-            raise UserError(f"{flag} has {word!r}; it must be NAME=VALUE, such as {EXAMPLES[name]}.")
+            raise UserError(f"{flag} has {word!r}; it must be NAME=VALUE, such as {example}.")
         inner = table
         *parents, last = key.split(".")
         for parent in parents:
@@ -127,17 +125,9 @@ def _pairs(name: str, words: Sequence[str]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 raise UserError(f"{flag} sets {parent!r} both as a value and as a table; give it once.")
         if last in inner:
-            raise UserError(f"{flag} names {key!r} twice; give it once, such as {EXAMPLES[name]}.")
+            raise UserError(f"{flag} names {key!r} twice; give it once, such as {example}.")
         inner[last] = [value_of(part) for part in text.split(",")] if "," in text else value_of(text)
     return table
-
-
-EXAMPLES = {
-    "mix": "adam=6 kfac=2",
-    "optimizers": "kfac.damping=0.1",
-    "steps_per_interval": "kfac=3000",
-    "bounds": "batch_size=64,512",
-}
 
 
 def value_of(text: str) -> Any:

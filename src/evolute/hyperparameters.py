@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evolute import limits, options
+from evolute.options import Setting
+
 
 class Hyperparameters(NamedTuple):
     """One member's hyperparameters; inside a compiled program each is an array []."""
@@ -24,6 +27,28 @@ class Hyperparameters(NamedTuple):
     exploration_noise: float
 
 
+# What each means and may be; a run's settings of the same names are declared by it.
+SETTINGS: dict[str, Setting] = {
+    "batch_size": Setting("Transitions in a batch.", options.positive(limits.BATCH), "256", "transitions"),
+    "actor_learning_rate": Setting("Step size of the actor's optimizer.", options.positive(), "0.001"),
+    "critic_learning_rate": Setting("Step size of the critics' optimizer.", options.positive(), "0.001"),
+    "actor_damping": Setting("Damping of the actor's curvature.", options.not_negative(), "0.1"),
+    "critic_damping": Setting("Damping of the critics' curvature.", options.not_negative(), "0.1"),
+    "discount": Setting("Discount of future rewards, per step.", options.FRACTION, "0.99"),
+    "tau": Setting(
+        "Fraction by which targets move towards their networks, per actor update.",
+        options.Rule(lambda x: 0 < x <= 1, "above 0 and at most 1"),
+        "0.005",
+    ),
+    "target_noise": Setting(
+        "Standard deviation of the noise on target actions, in units of [-1, 1].", options.not_negative(), "0.2"
+    ),
+    "target_noise_clip": Setting("Largest noise on target actions, in units of [-1, 1].", options.not_negative(), "0.5"),
+    "exploration_noise": Setting(
+        "Standard deviation of the noise on training actions, in units of [-1, 1].", options.not_negative(), "0.1"
+    ),
+}
+
 # Least and largest values that exploration may reach; a run's `bounds` narrow or widen them.
 BOUNDS: dict[str, tuple[float, float]] = {
     "batch_size": (32, 1024),
@@ -37,6 +62,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "target_noise_clip": (1e-3, 2.0),
     "exploration_noise": (1e-3, 1.0),
 }
+
+for _declared in (SETTINGS, BOUNDS):
+    if tuple(_declared) != Hyperparameters._fields:
+        raise TypeError(f"hyperparameters {Hyperparameters._fields} need a setting and bounds each, not {tuple(_declared)}.")
 
 
 def as_array(members: list[Hyperparameters]) -> np.ndarray:

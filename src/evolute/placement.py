@@ -8,7 +8,7 @@ while the others' updates run.
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,7 +35,8 @@ class Programs(NamedTuple):
 
     act: Any  # (actors, hyper, obs [M, O], noise [M, A]) -> actions
     learn: Any  # (learners, reports, hyper, samples, obs, noise, step) -> (learners, reports, actions)
-    burn_in: Any  # (learners, hyper, samples) -> learners
+    # In turn: for how many batches, and (learners, hyper, samples) -> learners. Empty where no optimizer gathers curvature.
+    burn_in: tuple[tuple[int, Any], ...]
     actors: Any  # (learners) -> copies of their actors
     begin: Any  # (learners without optimizer states) -> learners, packed
     # What a learner and a report look like: their shapes and types.
@@ -80,8 +81,8 @@ def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
         # The next action comes with the update: one call per step, and the freshest policy acts.
         return pack(learner), report + jnp.stack(jax.tree.leaves(update)), td3.explore(learner.actor, obs, numbers, noise)
 
-    def burn_in(packed: Packed, hyper: Any, sample: Any) -> Packed:
-        return pack(td3.burn_in(unpack(packed, like), batch(sample), Hyperparameters(*hyper), sample.noise, algorithm))
+    def burn_in(wanted: Algorithm, packed: Packed, hyper: Any, sample: Any) -> Packed:
+        return pack(td3.burn_in(unpack(packed, like), batch(sample), Hyperparameters(*hyper), sample.noise, wanted))
 
     def actors(packed: Packed) -> MLP:
         def of_one(packed: Packed) -> MLP:
@@ -93,12 +94,22 @@ def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
     return Programs(
         act=compiled(act, kept=2),
         learn=compiled(learn, kept=3, shared=1, donate=(0, 1)),
-        burn_in=compiled(burn_in, kept=2, donate=(0,)),
+        burn_in=tuple((count, compiled(partial(burn_in, wanted), kept=2, donate=(0,))) for count, wanted in _burn_ins(algorithm)),
         actors=jax.jit(actors),
         begin=compiled(lambda learner: pack(td3.reset_optimizers(learner, algorithm)), kept=0),
         learner=like,
         report=jax.eval_shape(td3.no_report),
     )
+
+
+def _burn_ins(algorithm: Algorithm) -> Iterator[tuple[int, Algorithm]]:
+    """Yield for how many batches which optimizers gather curvature: who wants fewer than the other has finished before it."""
+    actor, critic = algorithm.actor_optimizer, algorithm.critic_optimizer
+    done = 0
+    for until in sorted({actor.burn_in, critic.burn_in} - {0}):
+        actor_left, critic_left = (one._replace(burn_in=max(0, one.burn_in - done)) for one in (actor, critic))
+        yield until - done, algorithm._replace(actor_optimizer=actor_left, critic_optimizer=critic_left)
+        done = until
 
 
 def _over_members(one: Any, kept: int, shared: int = 0) -> Any:
@@ -190,11 +201,17 @@ class Group:
         rows = np.asarray(self._reports).reshape(len(self.lanes), -1).tolist()
         return [jax.tree.unflatten(structure, row) for row in rows]
 
+    @property
+    def burn_in_batches(self) -> int:
+        """How many samples `burn_in` takes."""
+        return sum(count for count, _ in self._programs.burn_in)
+
     def burn_in(self, lane: int, samples: Sequence[Sample]) -> None:
-        """Let one member's optimizers gather curvature from samples."""
+        """Let one member's optimizers gather curvature from samples, each from as many as it wants."""
         packed, hyper = self._member(lane), self._hyper if self._single else self._hyper[self.lanes.index(lane)]
-        for sample in samples:
-            packed = self._programs.burn_in(packed, hyper, jax.tree.map(lambda x: x[None], sample))
+        programs = [program for count, program in self._programs.burn_in for _ in range(count)]
+        for program, sample in zip(programs, samples, strict=True):
+            packed = program(packed, hyper, jax.tree.map(lambda x: x[None], sample))
         self._store(lane, packed)
 
     def take(self, lane: int) -> Learner:

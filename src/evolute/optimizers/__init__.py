@@ -1,10 +1,10 @@
 """Optimizers by name: the one table from a kind to the functions that make it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evolute import limits
+from evolute import options
 from evolute.errors import UserError, closest
 from evolute.optimizers import first_order
 from evolute.optimizers.base import Contained as Contained
@@ -15,6 +15,7 @@ from evolute.optimizers.base import nothing_contained as nothing_contained
 from evolute.optimizers.diag_ggn import DiagGGNOptions, diag_ggn
 from evolute.optimizers.first_order import FirstOrderOptions
 from evolute.optimizers.kfac import KFACOptions, kfac, kfac_empirical
+from evolute.options import Setting
 
 ROLES = ("actor", "critic")
 
@@ -69,7 +70,7 @@ def networks_of(kind: str) -> tuple[str, str]:
 
 def has_damping(name: str) -> bool:
     """Return whether the optimizer has a damping."""
-    return name in CURVATURE_KINDS
+    return name in CURVATURE_KINDS and "damping" in _declared(name)
 
 
 def check_name(name: str) -> None:
@@ -79,6 +80,45 @@ def check_name(name: str) -> None:
             f"unknown optimizer {name!r}{closest(name, names())}; choose from {', '.join(CURVATURE_KINDS)} "
             "or any optimizer of optax with a learning rate, such as adam, adamw, sgd, rmsprop, muon."
         )
+
+
+def check_kind(kind: str) -> None:
+    """Raise UserError unless a kind names one optimizer or two."""
+    parts = kind.split("/")
+    if len(parts) > 2 or not all(parts):
+        raise UserError(f"mix has the kind {kind!r}; it must be OPTIMIZER or ACTOR/CRITIC, such as kfac or adam/kfac.")
+    for name in parts:
+        check_name(name)
+
+
+def resolve(used: Sequence[str], given: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """Return the full options of optimizers, by name and by network; raises UserError where one is wrong.
+
+    Args:
+        used: names of optimizers.
+        given: what the user set, by optimizer: options for both networks, and tables "actor" and "critic" of a single one's.
+            Optimizers that are not in `used` are resolved, too.
+        learning_rate: the default for first-order optimizers.
+    """
+    resolved: dict[str, Any] = {}
+    for name in {**dict.fromkeys(used), **given}:
+        check_name(name)
+        table = given.get(name, {})
+        if not isinstance(table, Mapping):
+            raise UserError(f"optimizers.{name} is {table!r}; it must be a table of options, such as learning_rate = 0.001.")
+        shared = {option: value for option, value in table.items() if option not in ROLES}
+        own = {role: table.get(role, {}) for role in ROLES}
+        for role, options_of_role in own.items():
+            if not isinstance(options_of_role, Mapping):
+                raise UserError(f"optimizers.{name}.{role} is {options_of_role!r}; it must be a table of options.")
+        resolved[name] = {}
+        for role, other in zip(ROLES, reversed(ROLES), strict=True):
+            # What means something for one network alone is that network's where it is set for both, in whatever spelling.
+            foreign = {option for option, setting in _declared(name).items() if setting.only == other}
+            both = {option: value for option, value in shared.items() if option not in foreign}
+            single = {o: value for o, value in own[role].items() if o not in foreign or value != own[other].get(o)}
+            resolved[name][role] = resolve_options(name, role, {**both, **single}, learning_rate)
+    return resolved
 
 
 def resolve_options(name: str, role: str, given: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
@@ -92,60 +132,33 @@ def resolve_options(name: str, role: str, given: Mapping[str, Any], learning_rat
     """
     check_name(name)
     if name not in CURVATURE_KINDS:
-        resolved = {"learning_rate": learning_rate, **given}
-        _check_rates(name, role, resolved)
-        first_order.check(name, FirstOrderOptions.of(resolved))
-        return resolved
-    kind = CURVATURE_KINDS[name]
-    fields = {f.name: f for f in dataclasses.fields(kind.options)}
+        return first_order.resolve(name, role, {"learning_rate": learning_rate, **given})
+    kind, declared = CURVATURE_KINDS[name], _declared(name)
     for option in given:
-        if option not in fields:
+        if option not in declared:
             raise UserError(
-                f"optimizers.{name} has no option {option!r}{closest(option, fields)}; choose from {', '.join(fields)}."
+                f"optimizers.{name} has no option {option!r}{closest(option, declared)}; choose from {', '.join(declared)}."
             )
-    base = {n: f.default for n, f in fields.items() if f.default is not dataclasses.MISSING}
-    resolved = {**base, **kind.defaults[role], **given}
-    for option, value in resolved.items():
-        expected = type(base[option]) if option in base else float
-        if expected is float and isinstance(value, int) and not isinstance(value, bool):
-            value = resolved[option] = float(value)
-        if type(value) is not expected:
+    plain = options.completed(kind.options, kind.defaults[role])
+    values = options.completed(kind.options, {**plain, **given}, f"optimizers.{name}.{role}.")
+    for option, setting in declared.items():
+        if setting.only not in ("", role) and values.pop(option) != plain[option]:
             raise UserError(
-                f"optimizers.{name}.{role}.{option} is {value!r} ({type(value).__name__}); it must be of type "
-                f"{expected.__name__}, such as {base.get(option, 0.1)!r}."
+                f"optimizers.{name}.{role}.{option} is {given[option]}, which changes nothing; "
+                f"set optimizers.{name}.{setting.only}.{option}."
             )
-    _check_rates(name, role, resolved)
-    return resolved
+    return values
 
 
-def _check_rates(name: str, role: str, resolved: Mapping[str, Any]) -> None:
-    where = f"optimizers.{name}.{role}"
-    for option in ("learning_rate", "damping", "clip"):
-        value = resolved.get(option)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(f"{where}.{option} is {value!r}; it must be a positive number, such as 0.001.")
-        if option != "clip" and value == float("inf"):
-            raise UserError(f"{where}.{option} is {value!r}; it must be finite, such as 0.001.")
-    for option, value in resolved.items():
-        if type(value) is int and value > limits.UPDATES:
-            raise UserError(f"{where}.{option} is {value}; it must be at most {limits.UPDATES}, such as 20.")
-    if name in CURVATURE_KINDS:
-        for option in ("statistics_every", "inverse_every", "burn_in"):
-            if option in resolved and resolved[option] < 1:
-                raise UserError(f"{where}.{option} is {resolved[option]}; it must be at least 1.")
-        if resolved.get("burn_in", 0) > limits.BURN_IN:
-            raise UserError(f"{where}.burn_in is {resolved['burn_in']}; it must be at most {limits.BURN_IN}, such as 10.")
-    for option in ("average", "momentum"):
-        value = resolved.get(option)
-        if name in CURVATURE_KINDS and value is not None and not 0 <= value < 1:
-            raise UserError(f"{where}.{option} is {value!r}; it must be at least 0 and below 1, such as 0.9.")
+def _declared(name: str) -> dict[str, Setting]:
+    """Return what a curvature optimizer's options declare, by name; nothing for an optimizer of optax."""
+    fields = dataclasses.fields(CURVATURE_KINDS[name].options) if name in CURVATURE_KINDS else ()
+    return {field.name: Setting.of(field) for field in fields}
 
 
-def build(name: str, options: Mapping[str, Any]) -> Optimizer:
+def build(name: str, resolved: Mapping[str, Any]) -> Optimizer:
     """Return the optimizer of one network from its resolved options."""
     if name in CURVATURE_KINDS:
         kind = CURVATURE_KINDS[name]
-        return kind.factory(kind.options(**options))
-    return first_order.first_order(name, FirstOrderOptions.of(options))
+        return kind.factory(kind.options(**resolved))
+    return first_order.first_order(name, FirstOrderOptions.of(resolved))

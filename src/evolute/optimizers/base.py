@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from evolute.networks import MLP
+from evolute.options import LIMIT, SWITCH, Setting
 
 
 class Tape(NamedTuple):
@@ -83,3 +84,18 @@ class Optimizer(NamedTuple):
     burn_in: int = 0
     # Whether the tape needs one column per output (exact) or one random combination of them (unbiased, cheaper).
     exact_tape: bool = False
+
+
+# A critic has one output, so its tape is exact in any case.
+CLIP = Setting(
+    "Largest step, momentum included, as root-mean-square change of the network's output on the batch: in standard deviations of "
+    "the targets for a critic, in the action's unit for an actor; inf: no norm constraint.",
+    LIMIT,
+    "0.01",
+)
+EXACT_TAPE = Setting(
+    "An actor's curvature from one pass per action dimension instead of one random combination of them.",
+    SWITCH,
+    "true",
+    only="actor",
+)

@@ -3,31 +3,31 @@
 References: the paper's equation 9; Dangel, Kunstner & Hennig 2019 (BackPACK's DiagGGNExact); docs/maths.md E7, E8.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from evolute.networks import MLP
-from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
+from evolute.optimizers.base import CLIP, EXACT_TAPE, Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
 from evolute.optimizers.curvature import as_counts, diagonal, shorten
+from evolute.options import DECAY, positive, record, setting
 
 
-@dataclass(frozen=True)
+@record
 class DiagGGNOptions:
     """Options of one network's diagonal Gauss-Newton."""
 
-    learning_rate: float
-    """Step size."""
-    damping: float
-    """Added to every diagonal entry."""
-    clip: float = float("inf")
-    """Largest step, as root-mean-square change of the network's output as the diagonal predicts it; inf: no constraint."""
-    average: float = 0.0
-    """Decay of a bias-corrected moving average of the diagonal; 0 (the paper): the current batch alone."""
-    exact_tape: bool = False
-    """An actor's curvature from one pass per action dimension instead of one random combination of them."""
+    learning_rate: float = setting("Step size.", positive(), "0.001")
+    damping: float = setting("Added to every diagonal entry.", positive(), "0.1")
+    clip: float = setting(*CLIP, default=float("inf"))
+    average: float = setting(
+        "Decay of a bias-corrected moving average of the diagonal; 0 (the paper): the current batch alone.",
+        DECAY,
+        "0.95",
+        default=0.0,
+    )
+    exact_tape: bool = setting(*EXACT_TAPE, default=False)
 
 
 class DiagGGNState(NamedTuple):
@@ -69,4 +69,4 @@ def diag_ggn(options: DiagGGNOptions) -> Optimizer:
         contained = contained._replace(steps=jnp.float32(~finite), **as_counts(taken))
         return keep_if(finite, new, parameters), state, contained
 
-    return Optimizer(init, update)
+    return Optimizer(init, update, exact_tape=options.exact_tape)

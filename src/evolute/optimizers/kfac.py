@@ -4,44 +4,49 @@ References:
     Martens & Grosse 2015, arXiv 1503.05671 (factors, damping); Ba, Grosse & Martens 2017 (norm constraint); docs/maths.md E9-E17.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from evolute import limits
 from evolute.networks import MLP, Layer
 from evolute.optimizers import factors
-from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
+from evolute.optimizers.base import CLIP, EXACT_TAPE, Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
 from evolute.optimizers.curvature import as_counts, input_factor, output_factor, shorten
 from evolute.optimizers.factors import EigenPair, InversePair
+from evolute.options import DECAY, SWITCH, positive, record, setting
 
 
-@dataclass(frozen=True)
+@record
 class KFACOptions:
     """Options of one network's K-FAC."""
 
-    learning_rate: float
-    """Step size; effectively ten times that with the default momentum."""
-    damping: float
-    """Tikhonov damping λ of the curvature A ⊗ B."""
-    clip: float = float("inf")
-    """Largest step, as root-mean-square change of the network's output: a fraction of the targets' standard deviation for a
-    critic, of the action's unit for an actor. inf: no norm constraint."""
-    momentum: float = 0.9
-    """Heavy-ball momentum."""
-    average: float = 0.95
-    """Decay of the factors' moving average, per statistics step."""
-    statistics_every: int = 2
-    """Updates between two measurements of the factors."""
-    inverse_every: int = 20
-    """Updates between two inversions of the factors."""
-    burn_in: int = 10
-    """Batches that fill the factors before the first step after an initialisation."""
-    exact_damping: bool = False
-    """Damp A ⊗ B exactly, through eigenvectors, instead of factor by factor. Costs about three times a Cholesky inverse."""
-    exact_tape: bool = False
-    """An actor's curvature from one pass per action dimension instead of one random combination of them."""
+    learning_rate: float = setting("Step size; effectively ten times that with the default momentum.", positive(), "0.1")
+    damping: float = setting("Tikhonov damping λ of the curvature A ⊗ B.", positive(), "0.1")
+    clip: float = setting(*CLIP, default=float("inf"))
+    momentum: float = setting("Heavy-ball momentum.", DECAY, "0.9", default=0.9)
+    average: float = setting("Decay of the factors' moving average, per statistics step.", DECAY, "0.95", default=0.95)
+    statistics_every: int = setting(
+        "Updates between two measurements of the factors.", positive(limits.UPDATES), "2", "updates", default=2
+    )
+    inverse_every: int = setting(
+        "Updates between two inversions of the factors.", positive(limits.UPDATES), "20", "updates", default=20
+    )
+    burn_in: int = setting(
+        "Batches that fill the factors before the first step after an initialisation.",
+        positive(limits.BURN_IN),
+        "10",
+        "batches",
+        default=10,
+    )
+    exact_damping: bool = setting(
+        "Damp A ⊗ B exactly, through eigenvectors, instead of factor by factor. Costs about three times a Cholesky inverse.",
+        SWITCH,
+        "true",
+        default=False,
+    )
+    exact_tape: bool = setting(*EXACT_TAPE, default=False)
 
 
 class KFACState(NamedTuple):

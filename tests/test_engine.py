@@ -10,6 +10,7 @@ import evolute
 from evolute import engine
 from evolute.evolve import Exploit, Standing
 from evolute.hyperparameters import Hyperparameters
+from evolute.quarantine import divergence
 
 TINY = {
     "actor_layers": (16, 16),
@@ -236,9 +237,9 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
 
 def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
     report = engine.td3.no_report()._replace(updates=10.0, actor_updates=5.0)
-    assert not engine.every_update_left_out(report)
-    assert not engine.every_update_left_out(report._replace(contained=report.contained._replace(steps=24.0)))
-    assert engine.every_update_left_out(report._replace(contained=report.contained._replace(steps=25.0)))
+    assert divergence([], report) is None
+    assert divergence([], report._replace(contained=report.contained._replace(steps=24.0))) is None
+    assert divergence([], report._replace(contained=report.contained._replace(steps=25.0))) == "no update of it was finite"
 
 
 def test_members_draw_streams_of_their_own():

@@ -35,6 +35,7 @@ def metrics_row(state: State, member: Member, hyper: Hyperparameters, report: Re
         "contained_statistics": report.contained.statistics,
         "contained_inverses": report.contained.inverses,
         "contained_steps": report.contained.steps,
+        "contained_losses": report.contained.losses,
         "environment_faults": len(member.faults),
         "quarantined": member.quarantined,
         "hyperparameters": hyper._asdict(),
@@ -71,8 +72,21 @@ def trouble_rows(state: State, interval: int) -> list[dict[str, Any]]:
     return rows
 
 
-def nobody_left(members: list[Member]) -> str:
-    """Return why a run stops whose members are all in quarantine, and what to do."""
+def nobody_left_row(state: State, interval: int, settings: str) -> dict[str, Any]:
+    """Return the end of a run whose members are all in quarantine as an event.
+
+    Args:
+        state: of the run.
+        interval: counts from 1.
+        settings: what tells the run's settings from others.
+    """
+    # An environment that failed may be another one by the time that the run is resumed.
+    repeats = not any(len(member.faults) > member.max_faults for member in state.members)
+    return {"event": "nobody_left", "interval": interval, "repeats": repeats, "settings": settings}
+
+
+def nobody_left(members: list[Member], where: str = "") -> str:
+    """Return why a run stops whose members are all in quarantine, and what to do; `where` says where settings are changed."""
     reasons: dict[str, list[int]] = {}
     for member in members:
         reasons.setdefault(str(member.quarantined), []).append(member.slot)
@@ -81,9 +95,9 @@ def nobody_left(members: list[Member]) -> str:
     failing = sum(len(member.faults) > member.max_faults for member in members)
     cures = []
     if failing < len(members):
-        cures.append("lower the learning rates or raise the dampings")
+        cures.append(f"lower the learning rates or raise the dampings{where}")
     if failing:
-        cures.append("mend the environment or raise max_faults")
+        cures.append(f"fix the environment or raise max_faults{where}")
     return f"every member is in quarantine, so nobody is left to copy ({said}); {', and '.join(cures)}."
 
 

@@ -36,6 +36,7 @@ class Contained(NamedTuple):
     statistics: jax.Array  # batches that did not enter a moving average
     inverses: jax.Array  # layers whose previous inverses were kept
     steps: jax.Array  # updates that were left out
+    losses: jax.Array  # losses that were not finite and do not enter the reported means; the learner counts them
 
 
 def nothing_contained() -> Contained:

@@ -214,7 +214,7 @@ _LAYERS_RULE = (
 
 # Field: (what must hold, the rule in words, an example).
 _RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "steps": (lambda x: 0 < x <= limits.STEPS, "a positive number of environment steps, at most 1e15", "1000000"),
+    "steps": (lambda x: 0 < x <= limits.RUN_STEPS, "a positive number of environment steps, at most 2e9", "1000000"),
     "seed": (lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295", "0"),
     "discount": (lambda x: 0 <= x <= 1, "between 0 and 1", "0.99"),
     "tau": (lambda x: 0 < x <= 1, "above 0 and at most 1", "0.005"),

@@ -319,7 +319,7 @@ def test_damage_everywhere_is_told_and_nothing_is_touched(tmp_path, half):
     for path in (tmp_path / "run" / "checkpoints").glob("*.json"):
         path.write_bytes(b"{}")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "lock"}
-    with pytest.raises(UserError, match=r"000003\.json is damaged: .*000002\.json is damaged: .*no older one"):
+    with pytest.raises(UserError, match=r"000003\.json is damaged: .*000002\.json is damaged: .*no older one.*train --config"):
         resume(tmp_path / "run", note=quiet)
     assert all(path.read_bytes() == data for path, data in before.items())
 
@@ -334,7 +334,7 @@ def test_a_checkpoint_of_a_hostile_form_is_damaged(tmp_path, half):
             ("best", {"policy": {"file": "../../etc/passwd", "bytes": 1, "sha256": ""}}),
             ("records", [1]),
             ("seconds", "soon"),
-            ("format", "evolute checkpoint 99"),
+            ("format", 3),
         ]
     ):
         run = tmp_path / f"{number}"

@@ -96,6 +96,7 @@ class RunFolder:
         folder = cls(path)
         # Before anything is written: the fingerprint plays the environment, which may fail.
         folder.circumstances = circumstances(run.env, run.time_limit)
+        begun = False
         try:
             make_folder(path)
             refuse_links(path, hard=True)
@@ -107,9 +108,10 @@ class RunFolder:
                 folder.restore_records({})
                 # Last: a folder without it holds no run.
                 folder.write_config(run)
+                begun = True
                 yield folder
         except RunStopped as error:
-            if (path / CONFIG_FILE).exists():
+            if begun:
                 raise
             raise UserError(f"no run can be kept in {str(path)!r}: {error} Or choose another folder with --out.") from None
 

@@ -251,8 +251,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{versions()['evolute']}, which reads {FORMAT!r}; resume it with the version that wrote it."
         )
     # A checksum proves no good will.
-    wrong = "its format is missing" if written is None else forms.fault(manifest, forms.MANIFEST)
-    if wrong is not None:
+    if (wrong := forms.fault(manifest, forms.MANIFEST)) is not None:
         raise Damaged(f"it is not of the form {FORMAT!r}: {wrong}")
     if manifest["interval"] != _number_of(path):
         raise Damaged(f"it is of interval {manifest['interval']}")

@@ -117,6 +117,7 @@ FILE = {
 SEGMENT = {**FILE, "rows": WHOLE}
 BEST = {"policy": FILE, "fitness": NUMBER, "slot": SLOT, "kind": NAME, "environment_steps": WHOLE}
 MANIFEST = {
+    "format": TEXT,
     "interval": WHOLE,
     "steps": WHOLE,
     "evolved": FLAG,

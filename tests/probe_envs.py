@@ -70,6 +70,17 @@ class Noisy(Episodes):
         return float(self.np_random.uniform())
 
 
+class Jackpot(Noisy):
+    """Pays more than single precision can square in one step of a process, the one after `AT`."""
+
+    AT: ClassVar[int] = 240
+    steps: ClassVar[int] = 0
+
+    def paid(self, action: np.ndarray) -> float:
+        type(self).steps += 1
+        return 1e25 if self.steps == self.AT else super().paid(action)
+
+
 class Bandit(Episodes):
     """One step, always the same observation; pays 1 - (action - BEST_ACTION)²."""
 
@@ -483,6 +494,7 @@ for name, made in {
     "Endless": Endless,
     "NaN": NotANumber,
     "Noisy": Noisy,
+    "Jackpot": Jackpot,
     "Bandit": Bandit,
     "Bounds": Bounds,
     "Broken": Broken,

@@ -10,6 +10,7 @@ import evolute
 from evolute import engine
 from evolute.evolve import Exploit, Standing
 from evolute.hyperparameters import Hyperparameters
+from evolute.quarantine import divergence
 
 TINY = {
     "actor_layers": (16, 16),
@@ -236,10 +237,11 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
 
 def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
     report = engine.td3.no_report()._replace(updates=10.0, actor_updates=5.0)
-    assert not engine.every_update_left_out(report)
+    assert divergence([], report) is None
     report = report._replace(actor_contained=report.actor_contained._replace(steps=5.0))
-    assert not engine.every_update_left_out(report._replace(critic_contained=report.critic_contained._replace(steps=19.0)))
-    assert engine.every_update_left_out(report._replace(critic_contained=report.critic_contained._replace(steps=20.0)))
+    critics = report.critic_contained
+    assert divergence([], report._replace(critic_contained=critics._replace(steps=19.0))) is None
+    assert divergence([], report._replace(critic_contained=critics._replace(steps=20.0))) == "no update of it was finite"
 
 
 def test_members_draw_streams_of_their_own():

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 import evolute
-from evolute import cli, engine, evaluate, report
+from evolute import cli, engine, evaluate, report, td3
 from evolute.checkpoint import FOLDER
 from evolute.display import PlainLines, curves_table
 from evolute.environments import Environment, EnvironmentFault
 from evolute.errors import RunStopped, UserError
-from probe_envs import Planned
+from evolute.quarantine import divergence
+from probe_envs import Jackpot, Planned
 
 TINY = {
     "actor_layers": (16, 16),
@@ -241,14 +242,54 @@ def test_every_network_is_looked_at(part):
     engine.close(state)
 
 
-@pytest.mark.parametrize("name", ["critic_loss", "actor_loss", "q_value"])
-def test_a_loss_that_is_not_finite_is_divergence(name):
-    state = begin("probe_envs:Noisy-v0", mix={"adam": 2})
-    first, second = engine.rollout_and_learn([state], silent)[0]
-    engine.evaluate_members(state, [first, second._replace(**{name: math.inf})])
-    assert state.members[0].quarantined is None
-    assert "not finite in some update" in state.members[1].quarantined
-    engine.close(state)
+@pytest.mark.parametrize(("losses", "out"), [(0.0, False), (1.0, False), (25.0, False), (26.0, True), (50.0, True)])
+def test_losses_that_are_not_finite_in_more_than_half_of_the_updates_are_divergence(losses, out):
+    sums = jax.tree.map(float, td3.no_report())
+    # Two critics' losses each, and an actor's: fifty in all.
+    sums = sums._replace(updates=20.0 - losses // 2.5, actor_updates=50.0 - losses - 2 * (20.0 - losses // 2.5))
+    found = divergence([], sums._replace(critic_contained=sums.critic_contained._replace(losses=losses)))
+    assert found == (f"the losses of {losses:.0f} of its 50 updates of a network were not finite" if out else None)
+
+
+@pytest.mark.parametrize("kind", ["adam", "kfac"])
+def test_a_loss_that_is_not_finite_is_counted_and_enters_no_mean(kind):
+    def reported(reward):
+        state = begin("probe_envs:Noisy-v0", mix={kind: 1}, interval=20)
+        member = state.members[0]
+        interval(state)
+        # One batch that overflows among sound ones.
+        sample, calls = member.sample, []
+
+        def spoilt(*arguments):
+            drawn = sample(*arguments)
+            calls.append(len(calls))
+            if len(calls) == 12 and reward is not None:
+                drawn.rows[:, 3] = reward
+            return drawn
+
+        member.sample = spoilt
+        rows, events = interval(state)
+        engine.close(state)
+        return rows[0], events
+
+    (sound, _), (row, events) = reported(None), reported(1e25)
+    assert events == []
+    assert sound["contained_losses"] == 0.0
+    # Two critics; an actor's loss knows no reward.
+    assert row["contained_losses"] == row["contained_steps"] == 2.0
+    assert row["gradient_steps"] == sound["gradient_steps"]
+    # The means leave it out, instead of counting it as zero or as NaN.
+    assert row["critic_loss"] == pytest.approx(sound["critic_loss"], rel=0.5)
+    assert row["q_value"] == pytest.approx(sound["q_value"], rel=0.5)
+
+
+def test_one_enormous_reward_does_not_end_a_single_agent(tmp_path):
+    Jackpot.steps = 0
+    result = evolute.train(evolute.Run("probe_envs:Jackpot-v0", mix={"adam": 1}, **(TINY | {"batch_size": 8})), tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(row["contained_losses"] for row in rows) > 0
+    assert result.summary["quarantines"] == 0
+    assert all(math.isfinite(row["critic_loss"]) for row in rows)
 
 
 # ------------------------------------------------------------------------------------------------------------ evaluation
@@ -346,7 +387,7 @@ def test_a_run_whose_members_are_all_in_quarantine_stops_before_a_checkpoint(nam
         evolute.train(run, tmp_path / "run", progress.append)
     said = str(stop.value)
     assert said.startswith("every member is in quarantine, so nobody is left to copy (member")
-    assert "mend the environment or raise max_faults" in said
+    assert "fix the environment or raise max_faults in " in said
     assert "learning rates" not in said
     assert "\n" not in said
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -429,7 +470,7 @@ def test_a_stop_names_every_reason_and_every_cure():
     state.members[1].faults = [None] * 11
     assert report.nobody_left(state.members) == (
         "every member is in quarantine, so nobody is left to copy (members 0, 2: it diverged; member 1: its environment failed); "
-        "lower the learning rates or raise the dampings, and mend the environment or raise max_faults."
+        "lower the learning rates or raise the dampings, and fix the environment or raise max_faults."
     )
     engine.close(state)
 

@@ -1,16 +1,23 @@
 """A run folder: made once, never overwritten, plain data."""
 
+import errno
+import fcntl
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from evolute import records
+from evolute import files, records
 from evolute.config import Run
-from evolute.errors import UserError
-from evolute.records import RunFolder, default_folder, refuse_existing
+from evolute.errors import RunStopped, UserError
+from evolute.lock import locked
+from evolute.records import RunFolder, claimed, default_folder, refuse_existing
 
 RUN = Run("probe_envs:Limit-v0", mix={"kfac": 1})
 
@@ -89,12 +96,12 @@ def test_nothing_is_ever_overwritten(tmp_path, prepare, said):
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
-@pytest.mark.parametrize("fails", ["mkdir", "open"])
+@pytest.mark.parametrize("fails", [(Path, "mkdir"), (os, "open")])
 def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path, monkeypatch, fails):
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, fails, refuse)
+    monkeypatch.setattr(*fails, refuse)
     with pytest.raises(UserError, match=r"cannot be written: Permission denied .*choose another folder with --out") as mistake:
         made(tmp_path / "run", RUN)
     assert str(tmp_path / "run") in str(mistake.value)
@@ -178,3 +185,172 @@ def test_the_default_folder_names_the_run_and_is_one_plain_folder():
     assert path.parent == Path("runs")
     assert path.name.startswith("my+space+Env+1-v0-adam2_adam+kfac1-7-")
     assert default_folder("../../x", {"adam": 1}, [0]).parent == Path("runs")
+
+
+# ---------------------------------------------------------------------------------------------------- names and folders
+
+
+def test_of_two_runs_that_begin_in_the_same_second_each_gets_a_folder(tmp_path):
+    # They wait for each other, so that all ask at once.
+    code = (
+        "import sys, pathlib; from evolute.records import claimed; print('ready', flush=True); sys.stdin.readline()\n"
+        "with claimed(pathlib.Path('runs/x')) as path: print(path); (path / 'file').touch()"
+    )
+    command = [sys.executable, "-c", code]
+    processes = [
+        subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = {process.communicate()[0].strip() for process in processes}
+    assert said == {f"runs/x{end}" for end in ("", "-2", "-3", "-4")}
+    assert all((tmp_path / path / "file").exists() for path in said)
+
+
+def test_a_default_folder_that_nothing_came_into_is_removed_again(tmp_path):
+    with pytest.raises(KeyError), claimed(tmp_path / "runs" / "x"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with claimed(tmp_path / "runs" / "x") as path:
+        pass
+    with pytest.raises(KeyError), claimed(tmp_path / "runs" / "y"):
+        raise KeyError
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [path.name]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Not a directory"), claimed(tmp_path / "file" / "x"):
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------- file systems
+
+
+def failing(real, number, fails):
+    """A system call that fails for some arguments, as a file system that does not support it answers."""
+
+    def call(*arguments):
+        if fails(*arguments):
+            raise OSError(number, os.strerror(number))
+        return real(*arguments)
+
+    return call
+
+
+def is_folder(descriptor, *_):
+    return os.path.isdir(f"/proc/self/fd/{descriptor}")
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL", "ENOLCK", "ENOTTY"])
+def test_a_file_system_without_locks_is_warned_of_once(tmp_path, monkeypatch, name):
+    number = getattr(errno, name)
+    monkeypatch.setattr(fcntl, "flock", failing(fcntl.flock, number, lambda *_: True))
+    with pytest.warns(UserWarning, match="has no locks .* nothing keeps a second process out of this run") as said:
+        folder = made(tmp_path / "run")
+    assert len(said) == 1
+    assert RunFolder.open(folder.path).metadata()
+
+
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC"])
+def test_a_lock_that_fails_for_another_reason_is_an_error(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(fcntl, "flock", failing(fcntl.flock, getattr(errno, name), lambda *_: True))
+    with pytest.raises(RunStopped, match="cannot be written"), locked(tmp_path):
+        pass
+
+
+NOT_SYNCED = ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "ENOTTY", "EBADF", "EACCES", "EPERM", "EISDIR"]
+
+
+@pytest.mark.parametrize("name", NOT_SYNCED)
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_a_folder_that_the_file_system_cannot_sync_is_passed_over(tmp_path, monkeypatch, name, call):
+    fails = is_folder if call == "fsync" else lambda path, *_: os.path.isdir(path)
+    monkeypatch.setattr(os, call, failing(getattr(os, call), getattr(errno, name), fails))
+    files.sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", NOT_SYNCED[:5])
+def test_a_file_that_the_file_system_cannot_sync_is_written_all_the_same(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, getattr(errno, name), lambda *_: True))
+    files.write_whole(tmp_path / "file", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EDQUOT"])
+def test_a_disk_that_fails_or_is_full_stays_an_error(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, getattr(errno, name), lambda *_: True))
+    (tmp_path / "file").write_bytes(b"before")
+    for write in (lambda: files.write_whole(tmp_path / "file", b"data"), lambda: files.sync_folder(tmp_path)):
+        with pytest.raises(RunStopped, match="cannot be written"):
+            write()
+    assert (tmp_path / "file").read_bytes() == b"before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# ---------------------------------------------------------------------------------------------------- while it is held
+
+
+def renamed(path):
+    path.rename(path.with_name("elsewhere"))
+
+
+def removed(path):
+    shutil.rmtree(path)
+
+
+def replaced(path):
+    renamed(path)
+    path.mkdir()
+
+
+WRITES = {
+    "metrics": lambda folder: folder.append_metrics([row(0)]),
+    "events": lambda folder: folder.append_events([{"event": "other"}]),
+    "result": lambda folder: folder.write_result({"leaderboard": []}),
+    "best": lambda folder: folder.write_best(None, {}),
+}
+
+
+@pytest.mark.parametrize("what", [renamed, removed, replaced])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_folder_that_is_gone_is_noticed_at_the_next_write_and_not_made_again(tmp_path, what, write):
+    path = tmp_path / "run"
+    with RunFolder.create(path, RUN) as folder:
+        what(path)
+        with pytest.raises(RunStopped, match=r"was removed or renamed while the run trained; .* give it its name back"):
+            WRITES[write](folder)
+        assert not path.exists() or (what is replaced and list(path.iterdir()) == [])
+
+
+def test_records_that_are_removed_while_a_run_trains_do_not_begin_anew(tmp_path):
+    with RunFolder.create(tmp_path / "run", RUN) as folder:
+        (tmp_path / "run" / "metrics.jsonl").unlink()
+        with pytest.raises(RunStopped, match=r"metrics\.jsonl' cannot be written: No such file"):
+            folder.append_metrics([row(0)])
+
+
+# ---------------------------------------------------------------------------------------------------- hard links
+
+
+@pytest.mark.parametrize("name", ["lock", ".metrics.jsonl.partial", "metadata.json"])
+def test_a_new_run_does_not_write_into_somebody_elses_file(tmp_path, name):
+    victim = tmp_path / "thesis.tex"
+    victim.write_text("years of work")
+    (tmp_path / "run").mkdir()
+    for link in (os.link, os.symlink):
+        link(victim, tmp_path / "run" / name)
+        with pytest.raises(UserError, match=r"\(a hard link\)|is a symbolic link"):
+            made(tmp_path / "run")
+        assert victim.read_text() == "years of work"
+        (tmp_path / "run" / name).unlink()
+
+
+def test_a_partial_file_that_came_meanwhile_is_not_written_through(tmp_path):
+    victim = tmp_path / "thesis.tex"
+    victim.write_text("years of work")
+    for link in (os.link, os.symlink):
+        link(victim, tmp_path / ".file.partial")
+        files.write_whole(tmp_path / "file", b"data")
+        assert victim.read_text() == "years of work"
+        assert (tmp_path / "file").read_bytes() == b"data"

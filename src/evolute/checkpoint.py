@@ -7,6 +7,7 @@ changes, and an exploit copies the list of segments, not what is in them.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -15,34 +16,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from evolute import limits
-from evolute.errors import UserError
+from evolute import forms, limits
+from evolute.arrays import like, storable
+from evolute.config import Run
+from evolute.environments import versions
+from evolute.errors import Damaged, RunStopped, UserError
 from evolute.files import make_folder, partial_name, read_at_most, sync_folder, unwritable, write_whole
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
 from evolute.population import Member
 from evolute.records import CHECKPOINT_FOLDER as FOLDER
-from evolute.records import REPLAY_FOLDER
+from evolute.records import CONFIG_FILE, REPLAY_FOLDER
 from evolute.replay import ReplayBuffer, Segment, Steps, fits
 from evolute.spaces import Shape
 from evolute.state import Best, State
 
-FORMAT = "evolute checkpoint 3"
+FORMAT = "evolute checkpoint 4"
 KEPT = 2
-# Names that a manifest may give: a file beside it, never a path that leads elsewhere.
-PLAIN_NAME = re.compile(r"[0-9]{6,}(-[0-9]{3,}|-best)\.safetensors")
+MANIFEST_NAME = re.compile(r"[0-9]{6,}\.json")
 HASHED_AT_ONCE = 1 << 20
-# Ends the name of an array that is a symmetric matrix's lower triangle.
-TRIANGLE = " lower"
-
-
-class Damaged(Exception):
-    """A checkpoint is not what it was when it was written."""
+# The compiled programs take hyperparameters in single precision.
+LARGEST = float(np.finfo(np.float32).max)
+# What a file cannot be read for although nothing is wrong with it.
+NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Checkpoint(NamedTuple):
@@ -61,7 +61,7 @@ class Checkpoint(NamedTuple):
 
 def save_replay(run: Path, state: State) -> None:
     """Write every member's new transitions as a segment. To be called before an evolution, so that copies share them."""
-    make_folder(run / REPLAY_FOLDER)
+    make_folder(run / REPLAY_FOLDER, parents=False)
     for member in state.members:
         replay = member.replay
         new = replay.unsaved()
@@ -89,9 +89,10 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
         carried: what else belongs to the run so far (RunFolder.carried).
 
     Raises:
-        RunStopped: it cannot be written; the older ones are as they were.
+        RunStopped: it cannot be written, or replay that it needs is gone; the older ones are as they were.
     """
-    make_folder(run / FOLDER)
+    _require_segments(run, state)
+    make_folder(run / FOLDER, parents=False)
     name = f"{state.interval:06}"
     members = []
     for member in state.members:
@@ -117,7 +118,19 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
     sync_folder(run / FOLDER)
     _write(run / FOLDER / f"{name}.json", hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     sync_folder(run / FOLDER)
-    delete_unneeded(run)
+    delete_unneeded(run, state.interval)
+
+
+def _require_segments(run: Path, state: State) -> None:
+    """Raise RunStopped where somebody removed or changed replay that was written before."""
+    for segment in {segment for member in state.members for segment in member.replay.segments}:
+        path = run / REPLAY_FOLDER / segment.file
+        try:
+            wrong = "" if path.stat().st_size == segment.bytes else "is another one"
+        except OSError as error:
+            wrong = f"cannot be found ({error.strerror})"
+        if wrong:
+            raise RunStopped(f"{str(path)!r}, which this run wrote and goes on to need, {wrong}; put it back from a copy.")
 
 
 def _describe(member: Member, updates: int, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -147,24 +160,43 @@ def _write(path: Path, data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def delete_unneeded(run: Path) -> None:
-    """Delete checkpoints before the kept ones, every segment and array that no kept one names, and halves of files."""
-    manifests = sorted((run / FOLDER).glob("*.json"))
-    needed: set[tuple[str, str]] = set()
-    for path in manifests[-KEPT:]:
-        with contextlib.suppress(Damaged):
-            needed |= {(folder, described["file"]) for folder, described in _files(_read(path))}
+def delete_unneeded(run: Path, newest: int | None = None) -> None:
+    """Delete what no checkpoint that is kept names, and halves of files; other people's files stay.
+
+    Args:
+        run: the run folder.
+        newest: the interval of the checkpoint that was just written; it and the one before it are kept, and what is later
+            belongs to an end that the run no longer has. None keeps every checkpoint that is whole.
+    """
+    whole: dict[Path, dict[str, Any]] = {}
+    paths = manifests(run)
+    for path in paths:
+        with contextlib.suppress(Damaged, UserError):
+            whole[path] = _read(path)
+    kept = list(whole) if newest is None else [path for path in whole if _number_of(path) <= newest][-KEPT:]
+    needed = {(folder, described["file"]) for path in kept for folder, described in _files(whole[path])}
     try:
-        for path in manifests[:-KEPT]:
-            path.unlink()
+        for path in paths:
+            # One that is damaged and later than this run has come is nobody's that is known.
+            if newest is not None and path not in kept and (path in whole or _number_of(path) < newest):
+                path.unlink()
         for folder in (FOLDER, REPLAY_FOLDER):
             for path in (run / folder).glob("*.safetensors"):
-                if (folder, path.name) not in needed:
+                if (folder, path.name) not in needed and forms.PLAIN_NAME.fullmatch(path.name):
                     path.unlink()
         for path in (*run.glob(partial_name("*")), *run.glob(f"*/{partial_name('*')}")):
             path.unlink()
     except OSError as error:
         raise unwritable(Path(error.filename or run), error, 0) from None
+
+
+def manifests(run: Path) -> list[Path]:
+    """Return the manifests of a run, whole or not, oldest first."""
+    return sorted((path for path in (run / FOLDER).glob("*.json") if MANIFEST_NAME.fullmatch(path.name)), key=_number_of)
+
+
+def _number_of(path: Path) -> int:
+    return int(path.stem)
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -177,11 +209,11 @@ def newest(run: Path, wanted: Callable[[dict[str, Any]], bool] = lambda manifest
         The checkpoint, or None where there is none; one clause for each damaged one.
 
     Raises:
-        UserError: there are checkpoints, and all of them are damaged.
+        UserError: all that could be gone on from are damaged, or one cannot be read here: it is another version's, or not ours
+            to read.
     """
-    paths = sorted((run / FOLDER).glob("*.json"), reverse=True)
     damages = []
-    for path in paths:
+    for path in reversed(manifests(run)):
         try:
             manifest = _read(path)
             if not wanted(manifest):
@@ -192,97 +224,54 @@ def newest(run: Path, wanted: Callable[[dict[str, Any]], bool] = lambda manifest
             return Checkpoint(manifest), damages
         except Damaged as damage:
             damages.append(f"the checkpoint {path.name} is damaged: {damage}")
-    if paths and len(damages) == len(paths):
+    if damages:
         raise UserError(
-            f"{str(run)!r} cannot be resumed: {'; '.join(damages)}; there is no older one, so restore these files from a copy "
-            f"or delete the folder {FOLDER!r} to begin this run anew."
+            f"{str(run)!r} cannot be resumed: {'; '.join(damages)}; there is no older one, so restore these files from a copy, "
+            f"or train the run anew in another folder: evolute train --config {run / CONFIG_FILE}."
         )
     return None, damages
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a manifest that is what was written; raises Damaged otherwise."""
+    """Return a manifest that is what was written; raises Damaged otherwise, and UserError where another version wrote it."""
     try:
         digest, _, body = read_at_most(path, limits.MANIFEST_BYTES).partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise Damaged("it does not match its checksum")
         manifest = json.loads(body)
     except OSError as error:
-        raise Damaged(f"it cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     except UserError as mistake:
         raise Damaged(str(mistake)) from None
     except (ValueError, RecursionError):
         raise Damaged("it is no JSON") from None
-    _check_manifest(manifest)
+    written = manifest.get("format") if isinstance(manifest, dict) else None
+    if isinstance(written, str) and written != FORMAT:
+        raise UserError(
+            f"the checkpoint {str(path)!r} was written by {written_by(manifest)} as {written!r}, and this is evolute "
+            f"{versions()['evolute']}, which reads {FORMAT!r}; resume it with the version that wrote it."
+        )
+    # A checksum proves no good will.
+    if (wrong := forms.fault(manifest, forms.MANIFEST)) is not None:
+        raise Damaged(f"it is not of the form {FORMAT!r}: {wrong}")
+    if manifest["interval"] != _number_of(path):
+        raise Damaged(f"it is of interval {manifest['interval']}")
     return manifest
 
 
-def _check_manifest(manifest: Any) -> None:
-    """Raise Damaged unless a manifest has the form that `save` gives it: a checksum proves no good will."""
-    member = {
-        "environment_steps": _count,
-        "gradient_steps": _count,
-        "updates": lambda x: _count(x) and x < 2**31,
-        "fitness": _number,
-        "parent": lambda x: x is None or _count(x),
-        "needs_burn_in": lambda x: isinstance(x, bool),
-        "hyperparameters": lambda x: (
-            isinstance(x, dict)
-            and list(x) == list(Hyperparameters._fields)
-            and all(map(_number, x.values()))
-            and _count(x["batch_size"])
-        ),
-        "inserted": _count,
-        "segments": lambda x: isinstance(x, list) and all(_matches(s, segment) for s in x),
-        "learner": lambda x: _matches(x, file),
-    }
-    segment = {"file": _name, "rows": _count, "bytes": _count, "sha256": lambda x: isinstance(x, str)}
-    file = {"file": _name, "bytes": _count, "sha256": lambda x: isinstance(x, str)}
-    best = {
-        "policy": lambda x: _matches(x, file),
-        "fitness": _number,
-        "slot": _count,
-        "kind": lambda x: isinstance(x, str),
-        "environment_steps": _count,
-    }
-    circumstances = {
-        "versions": lambda x: isinstance(x, dict),
-        "devices": lambda x: isinstance(x, list),
-        "cores": _count,
-        "physics_fingerprint": lambda x: isinstance(x, str),
-        "arithmetic_fingerprint": lambda x: isinstance(x, str),
-    }
-    whole = {
-        "format": lambda x: x == FORMAT,
-        "interval": _count,
-        "steps": _count,
-        "evolved": lambda x: isinstance(x, bool),
-        "quarantines": _count,
-        "seconds": _number,
-        "best": lambda x: x is None or _matches(x, best),
-        "members": lambda x: isinstance(x, list) and all(_matches(m, member) for m in x),
-        "config": lambda x: isinstance(x, str),
-        "circumstances": lambda x: _matches(x, circumstances),
-        "records": lambda x: isinstance(x, dict) and all(isinstance(text, str) for text in x.values()),
-    }
-    if not _matches(manifest, whole):
-        raise Damaged(f"it is not of the form {FORMAT!r}")
+def written_by(manifest: dict[str, Any]) -> str:
+    """Return the version of evolute that wrote a manifest of any form, in words."""
+    version: Any = manifest
+    for name in ("circumstances", "versions", "evolute"):
+        version = version.get(name) if isinstance(version, dict) else None
+    return f"evolute {version}" if isinstance(version, str) else "another version of evolute"
 
 
-def _matches(value: Any, rules: dict[str, Any]) -> bool:
-    return isinstance(value, dict) and value.keys() == rules.keys() and all(rule(value[key]) for key, rule in rules.items())
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
-def _number(value: Any) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) < 2**63)
-
-
-def _name(value: Any) -> bool:
-    return isinstance(value, str) and PLAIN_NAME.fullmatch(value) is not None
+def _unreadable(path: Path, error: OSError) -> Damaged | UserError:
+    if error.errno in NOT_DAMAGE:
+        # Going on from an older checkpoint would lose this one.
+        return UserError(f"{str(path)!r} cannot be read: {error.strerror}; fix that first.")
+    return Damaged(f"{path.name} cannot be read: {error.strerror}")
 
 
 def _files(manifest: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -304,7 +293,7 @@ def _verify(path: Path, size: int, digest: str) -> None:
     except FileNotFoundError:
         raise Damaged(f"{path.name} is missing") from None
     except OSError as error:
-        raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     if found.hexdigest() != digest:
         raise Damaged(f"{path.name} does not match its checksum")
 
@@ -316,16 +305,16 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
     """Bring a new population to where a checkpoint left the old one.
 
     Raises:
-        UserError: the checkpoint belongs to another configuration.
+        UserError: the checkpoint belongs to another configuration, or its numbers cannot be those of this run.
     """
     manifest = checkpoint.manifest
     try:
         if len(manifest["members"]) != len(state.members):
             raise Damaged(f"it has {len(manifest['members'])} members")
-        most = max(state.run.batch_size, state.run.bounds_of("batch_size")[1])
+        if checkpoint.interval > state.intervals:
+            raise Damaged(f"it is of interval {checkpoint.interval} of {state.intervals}")
         for member, described in zip(state.members, manifest["members"], strict=True):
-            if not 1 <= described["hyperparameters"]["batch_size"] <= most:
-                raise Damaged(f"it has a batch size of {described['hyperparameters']['batch_size']}")
+            _check_counts(member, described, manifest["steps"], state.run)
             group = state.group_of(member)
             arrays = _load_arrays(run / FOLDER, described["learner"])
             group.put(member.lane, like(group.take(member.lane), arrays), reset_optimizers=False)
@@ -336,17 +325,43 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
             member.fitness = described["fitness"]
             member.parent = described["parent"]
             member.needs_burn_in = described["needs_burn_in"]
-            member.hyperparameters = Hyperparameters(**described["hyperparameters"])
+            member.hyperparameters = _hyperparameters(member, described["hyperparameters"], state.run)
         state.best = _best(run, manifest["best"], state)
     except Damaged as damage:
         raise UserError(
             f"the checkpoint of interval {checkpoint.interval} does not fit the run's configuration: {damage}; "
-            "resume it with the config.toml that it was trained with."
+            f"resume it with the config.toml that it was trained with, and with {written_by(manifest)}."
         ) from None
     state.interval = checkpoint.interval
     state.evolved = manifest["evolved"]
     state.quarantines = manifest["quarantines"]
     state.earlier_seconds = manifest["seconds"]
+
+
+def _check_counts(member: Member, described: dict[str, Any], steps: int, run: Run) -> None:
+    """Raise Damaged where a member cannot have counted so far by `steps` of the run's clock."""
+    intervals, rest = divmod(steps, run.interval)
+    own = intervals * run.interval_steps(member.kind, run.interval) + run.interval_steps(member.kind, rest)
+    taken = steps if run.shrink == "gradient" else own
+    if described["environment_steps"] != taken:
+        raise Damaged(f"member {member.slot} has taken {described['environment_steps']:,} steps instead of {taken:,}")
+    if not described["updates"] == described["gradient_steps"] <= taken:
+        raise Damaged(f"member {member.slot} has done {described['updates']:,} updates in {taken:,} steps")
+    if described["inserted"] > steps:
+        raise Damaged(f"member {member.slot} has gathered {described['inserted']:,} transitions in {steps:,} steps")
+
+
+def _hyperparameters(member: Member, given: dict[str, Any], run: Run) -> Hyperparameters:
+    """Return a member's hyperparameters; one that another version did not have starts as in a new run."""
+    known = {name: value for name, value in given.items() if name in Hyperparameters._fields}
+    hyper = run.initial_hyperparameters(member.kind)._replace(**known)
+    most = max(run.batch_size, run.bounds_of("batch_size")[1])
+    if type(hyper.batch_size) is not int or not 1 <= hyper.batch_size <= most:
+        raise Damaged(f"member {member.slot} has a batch size of {hyper.batch_size}")
+    for name, value in hyper._asdict().items():
+        if not 0 <= value <= LARGEST:
+            raise Damaged(f"the {name} of member {member.slot} is {value}")
+    return hyper
 
 
 def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | None:
@@ -367,7 +382,7 @@ def _load_arrays(folder: Path, described: dict[str, Any]) -> dict[str, np.ndarra
 
 
 def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], shape: Shape) -> None:
-    segments = [Segment(**segment) for segment in described["segments"]]
+    segments = [Segment(*(segment[name] for name in Segment._fields)) for segment in described["segments"]]
     total, held = sum(segment.rows for segment in segments), min(described["inserted"], replay.capacity)
     if not held <= total <= described["inserted"] or sum(segment.rows for segment in segments[1:]) >= max(held, 1):
         raise Damaged("its replay has another number of transitions")
@@ -381,51 +396,3 @@ def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], 
             raise Damaged(f"{segment.file} has arrays of other shapes than replay has here")
         parts.append(part)
     replay.restore(parts, described["inserted"], segments)
-
-
-def storable(tree: Any) -> dict[str, np.ndarray]:
-    """Return a pytree's arrays under the names of their places in it; of a symmetric matrix the lower triangle [n (n + 1) / 2].
-
-    Curvature and its inverses are most of what a second-order member has, and they are symmetric to the last bit.
-    """
-    arrays = {name: np.array(leaf, order="C") for name, leaf in _named(tree)}
-    return dict(
-        (name + TRIANGLE, array[np.tril_indices(len(array))]) if _is_symmetric(array) else (name, array)
-        for name, array in arrays.items()
-    )
-
-
-def _is_symmetric(array: np.ndarray) -> bool:
-    if array.ndim != 2 or array.shape[0] != array.shape[1]:
-        return False
-    # Bits, not numbers: 0.0 equals -0.0, and NaN not even itself.
-    bits = array.view(f"u{array.itemsize}")
-    return np.array_equal(bits, bits.T)
-
-
-def _named(tree: Any) -> list[tuple[str, Any]]:
-    """Return a pytree's arrays under the names of their places in it."""
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
-
-
-def like(template: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Return a pytree of what `storable` made; raises Damaged where an array is missing or not like the template's."""
-    leaves = []
-    for name, leaf in _named(template):
-        array = arrays.get(name)
-        if array is None and name + TRIANGLE in arrays:
-            array = _whole(arrays[name + TRIANGLE], leaf.shape)
-        if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise Damaged(f"the array {name} is missing or of another shape")
-        leaves.append(array)
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-
-def _whole(triangle: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return the symmetric matrix with this lower triangle, or None where it has another shape."""
-    if len(shape) != 2 or shape[0] != shape[1] or triangle.shape != (shape[0] * (shape[0] + 1) // 2,):
-        return None
-    matrix = np.empty(shape, triangle.dtype)
-    rows, columns = np.tril_indices(shape[0])
-    matrix[rows, columns] = matrix[columns, rows] = triangle
-    return matrix

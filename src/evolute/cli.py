@@ -90,7 +90,6 @@ USAGE = """evolute: populations of reinforcement-learning agents whose members u
 def _train(flags: Any) -> None:
     from evolute.config import Run
     from evolute.environments import module_of
-    from evolute.records import default_folder
 
     settings = settings_of(flags)
     if "env" not in settings:
@@ -101,7 +100,7 @@ def _train(flags: Any) -> None:
     seeds = [run.seed] if flags.seeds is None else [whole_number("--seeds", seed, least=0) for seed in flags.seeds]
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
-    train_and_report(run, seeds, flags.out or default_folder(run.env, run.mix, seeds), quiet=flags.quiet)
+    train_and_report(run, seeds, flags.out, quiet=flags.quiet)
 
 
 def admit(env: str, allowed: str | None) -> None:
@@ -115,15 +114,28 @@ def admit(env: str, allowed: str | None) -> None:
         sys.path.append(os.getcwd())
 
 
-def train_and_report(run: "Run", seeds: list[int], out: Path, quiet: bool) -> None:
+def train_and_report(run: "Run", seeds: list[int], out: Path | None, quiet: bool) -> None:
     """Train one population per seed while showing them, then print the leaderboards and what to type next."""
-    from evolute import engine, records
+    from evolute import records
     from evolute.environments import Environment
 
-    outs = [out] if len(seeds) == 1 else [out / f"seed-{seed}" for seed in seeds]
-    for path in outs:
+    for path in [] if out is None else outs_of(out, seeds):
         records.refuse_existing(path)
     Environment(run.env).close()  # A mistake in its name is told before anything is announced.
+    default = records.default_folder(run.env, run.mix, seeds)
+    with records.claimed(default) if out is None else contextlib.nullcontext(out) as own:
+        _train_into(own, run, seeds, quiet)
+
+
+def outs_of(out: Path, seeds: list[int]) -> list[Path]:
+    """Return each seed's run folder."""
+    return [out] if len(seeds) == 1 else [out / f"seed-{seed}" for seed in seeds]
+
+
+def _train_into(out: Path, run: "Run", seeds: list[int], quiet: bool) -> None:
+    from evolute import engine
+
+    outs = outs_of(out, seeds)
     members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
     what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
     opening = f"Training {what} on {run.env}; records go to {out}"
@@ -293,7 +305,6 @@ def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> 
 
 def _demo(flags: DemoFlags) -> None:
     from evolute.config import Run
-    from evolute.records import default_folder
 
     # Small networks and a short warm-up: enough to run, literally, within minutes.
     run = Run(
@@ -308,7 +319,7 @@ def _demo(flags: DemoFlags) -> None:
         interval=3_000,
         episodes=2,
     )
-    train_and_report(run, [run.seed], flags.out or default_folder(run.env, run.mix, [run.seed]), quiet=flags.quiet)
+    train_and_report(run, [run.seed], flags.out, quiet=flags.quiet)
 
 
 if __name__ == "__main__":

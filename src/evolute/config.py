@@ -65,7 +65,7 @@ class Run:
         "adam=1",
         default={"adam": 1},
     )
-    steps: int = setting("Environment steps of each member.", positive(limits.STEPS), "1000000", STEPS, default=_PRESET)
+    steps: int = setting("Environment steps of each member.", positive(limits.RUN_STEPS), "1000000", STEPS, default=_PRESET)
     seed: int = setting(
         "Seed of everything random in the run.",
         Rule(lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evolute import cautions, checkpoint, evaluate, evolve, health, optimizers, placement, randomness, report, td3
+from evolute import cautions, changes, checkpoint, evaluate, evolve, health, optimizers, placement, randomness, report, td3
 from evolute.config import Run
 from evolute.environments import Environment
 from evolute.errors import EnvironmentFault, RunStopped, UserError
@@ -22,11 +22,12 @@ from evolute.health import Health
 from evolute.placement import Group
 from evolute.policy import Policy
 from evolute.population import Member
+from evolute.quarantine import divergence
 from evolute.randomness import POPULATION, Purpose
-from evolute.records import RunFolder
+from evolute.records import CONFIG_FILE, RunFolder
 from evolute.replay import ReplayBuffer, Sample, bucket
 from evolute.state import PHASES, Best, Note, Observer, Progress, Result, State
-from evolute.td3 import Algorithm, Learner, Report
+from evolute.td3 import Algorithm, Report
 
 # Seconds between two reports of progress.
 PROGRESS_PERIOD = 0.25
@@ -150,7 +151,7 @@ def end_interval(state: State, folder: RunFolder | None, reports: list[Report], 
     state.interval += 1
     state.evolved = False
     if folder is not None:
-        save(state, lambda: checkpoint.save_replay(folder.path, state))
+        save(state, folder, lambda: checkpoint.save_replay(folder.path, state))
     examined = examine_members(state)
     exploits = evolve_members(state) if state.interval < state.intervals else []
     rows, events = report.interval_rows(state, reports, evaluations, examined, exploits)
@@ -158,10 +159,13 @@ def end_interval(state: State, folder: RunFolder | None, reports: list[Report], 
     if all(member.quarantined is not None for member in state.members):
         tell(state, state.steps_done, rows, events)
         # Before a checkpoint: there is nothing in it that could go on.
-        raise RunStopped(report.nobody_left(state.members))
+        if folder is None:
+            raise RunStopped(report.nobody_left(state.members))
+        folder.append_events([report.nobody_left_row(state, state.interval, changes.digest_without_length(state.run))])
+        raise RunStopped(report.nobody_left(state.members, f" in {str(folder.path / CONFIG_FILE)!r}"))
     if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
         state.earlier_seconds = time.perf_counter() - began
-        save(state, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
+        save(state, folder, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
     tell(state, state.steps_done, rows, events)
 
 
@@ -330,7 +334,8 @@ def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
     for member in state.members:
         group = state.group_of(member)
         policy = Policy(group.actor(member.lane), environment.low, environment.high, run.env)
-        member.quarantined = member.quarantined or divergence(group.networks(member.lane), reports[member.slot])
+        broken = health.not_finite(group.networks(member.lane))
+        member.quarantined = member.quarantined or divergence(broken, reports[member.slot])
         evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
         member.fitness = math.nan if member.quarantined else evaluation.mean
         state.quarantines += member.quarantined is not None
@@ -353,22 +358,6 @@ def fitness(environment: Environment, policy: Policy, seeds: list[int], member: 
     if not math.isfinite(evaluation.mean):
         member.quarantine("its evaluation's return is not finite")
     return evaluation
-
-
-def divergence(learner: Learner, sums: Report) -> str | None:
-    """Return in words how a member has diverged; None for a sound one."""
-    if networks := health.not_finite(learner):
-        return f"parameters of its {' and '.join(networks)} are not finite"
-    losses = {"critics' loss": sums.critic_loss, "actor's loss": sums.actor_loss, "Q value": sums.q_value}
-    if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
-        return f"its {' and '.join(wrong)} were not finite in some update"
-    return "no update of it was finite" if every_update_left_out(sums) else None
-
-
-def every_update_left_out(sums: Report) -> bool:
-    """Return whether a member learnt nothing all interval because no update of a network was finite."""
-    network_updates = 2 * sums.updates + sums.actor_updates
-    return bool(network_updates > 0 and sums.contained.steps >= network_updates)
 
 
 def examine_members(state: State) -> list[Health]:
@@ -429,9 +418,10 @@ def record(state: State, folder: RunFolder | None, rows: list[dict[str, Any]], e
     state.seconds = dict.fromkeys(PHASES, 0.0)
 
 
-def save(state: State, write: Callable[[], None]) -> None:
+def save(state: State, folder: RunFolder, write: Callable[[], None]) -> None:
     """Write a part of a checkpoint. What comes after the rows of metrics counts towards the next interval's."""
     began = time.perf_counter()
+    folder.check_still_there()
     write()
     state.seconds["checkpoint"] += time.perf_counter() - began
 

@@ -28,6 +28,10 @@ class RunStopped(RuntimeError):
     """
 
 
+class Damaged(Exception):
+    """A file of a checkpoint is not what it was when it was written, or does not belong to this run. Says so in a clause."""
+
+
 class EnvironmentFault(Exception):
     """An environment raised an error, returned what no transition can be made of, or did not return in time.
 

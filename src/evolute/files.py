@@ -1,11 +1,17 @@
 """Writing a file whole or not at all, reading one that is not too large, and naming what went wrong."""
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
 
 from evolute.errors import RunStopped, UserError
+
+# What a file system answers that cannot do something at all, as against one that failed to do it.
+UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
+# The same of bringing a folder's names to the disk: some want folders to be open for writing, or let nobody open them.
+UNSUPPORTED_OF_FOLDERS = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
 def partial_name(name: str) -> str:
@@ -16,17 +22,21 @@ def partial_name(name: str) -> str:
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file, replacing an older one: beside it first and then renamed, so that it is never half a file.
 
-    The data is on the disk before the name points to it; `sync_folder` makes sure of the name.
+    The data is on the disk before the name points to it, where the file system can promise that; `sync_folder` makes sure of
+    the name.
 
     Raises:
         RunStopped: it cannot be written; the older file is as it was.
     """
     partial = path.with_name(partial_name(path.name))
     try:
-        with partial.open("wb") as file:
+        # A file of its own: whatever has this name may be somebody else's file under another name.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno(), UNSUPPORTED)
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -35,9 +45,10 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to a file's end; raises RunStopped where it cannot."""
+    """Add to the end of a file that is there; raises RunStopped where it cannot."""
     try:
-        with path.open("ab") as file:
+        # No O_CREAT: a file that somebody removed would come back without what it held.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab") as file:
             file.write(data)
     except OSError as error:
         raise unwritable(path, error, len(data)) from None
@@ -62,10 +73,10 @@ def read_at_most(path: Path, most: int) -> bytes:
         return file.read(size)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder where there is none; raises RunStopped where it cannot."""
+def make_folder(path: Path, parents: bool = True) -> None:
+    """Make a folder where there is none, and those above it unless told otherwise; raises RunStopped where it cannot."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error, 0) from None
 
@@ -73,16 +84,28 @@ def make_folder(path: Path) -> None:
 def unwritable(path: Path, error: OSError, size: int) -> RunStopped:
     """Return the error of a file that cannot be written, with the path, the reason and the need."""
     need = f"it needs {size:,} bytes" if size else "it needs the right and the room to write there"
-    return RunStopped(f"{str(path)!r} cannot be written: {error.strerror or error} ({need}); mend that first.")
+    return RunStopped(f"{str(path)!r} cannot be written: {error.strerror or error} ({need}); fix that first.")
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a folder's new names to the disk; raises RunStopped where it cannot."""
+    """Bring a folder's new names to the disk, where the file system can; raises RunStopped where that fails."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError as error:
+        if error.errno in UNSUPPORTED_OF_FOLDERS:
+            return
+        raise unwritable(path, error, 0) from None
+    try:
+        _sync(descriptor, UNSUPPORTED_OF_FOLDERS)
     except OSError as error:
         raise unwritable(path, error, 0) from None
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int, unsupported: set[int]) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in unsupported:
+            raise

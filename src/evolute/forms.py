@@ -4,6 +4,7 @@ A field without a rule may hold anything, so that newer versions can add fields.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ WHOLE = Rule(lambda x: type(x) is int and 0 <= x < 2**63, "a whole number not be
 SLOT = Rule(lambda x: type(x) is int and 0 <= x < limits.MEMBERS, f"a member's number, below {limits.MEMBERS}")
 NUMBER = Rule(_is_number, "a finite number")
 NAME = Rule(lambda x: isinstance(x, str) and len(x) <= limits.NAME, f"a name of at most {limits.NAME} characters")
+AMOUNT = Rule(lambda x: _is_number(x) and x >= 0, "a finite number not below 0")
+FLAG = Rule(lambda x: isinstance(x, bool), "true or false")
+TEXT = Rule(lambda x: isinstance(x, str), "text")
 NUMBER_OR_NULL = Rule(lambda x: x is None or _is_number(x), "a finite number or null")
 NUMBERS = Rule(
     lambda x: isinstance(x, list) and len(x) <= limits.LAYERS + 1 and all(map(NUMBER_OR_NULL.holds, x)),
@@ -73,6 +77,9 @@ METRICS = {
     "fitness": NUMBER_OR_NULL,
     "environment_steps": WHOLE,
     "hyperparameters": HYPERPARAMETERS,
+}
+# The state of a member's networks, which older versions did not record.
+NETWORKS = {
     **{f"{role}_{name}": NUMBER_OR_NULL for role in ("actor", "critic") for name in ("shortened", "shortening", "dead")},
     **{f"{role}_norms": NUMBERS for role in ("actor", "critic")},
 }
@@ -90,6 +97,7 @@ EVENTS = {
         "parent_fitness": NUMBER_OR_NULL,
         "new_hyperparameters": HYPERPARAMETERS,
     },
+    "nobody_left": {"interval": WHOLE, "repeats": FLAG, "settings": NAME},
 }
 RESULT = {
     "leaderboard": [
@@ -108,6 +116,58 @@ VERSION = Rule(
     lambda x: isinstance(x, dict) and all(isinstance(version, str) for version in x.values()), "a table of names and versions"
 )
 METADATA = {"versions": VERSION, "physics_fingerprint": NAME}
+
+# Names that a checkpoint's manifest may give: a file beside it, never a path that leads elsewhere.
+PLAIN_NAME = re.compile(r"[0-9]{6,}(-[0-9]{3,}|-best)\.safetensors")
+FILE = {
+    "file": Rule(lambda x: isinstance(x, str) and PLAIN_NAME.fullmatch(x) is not None, "the plain name of a checkpoint's file"),
+    "bytes": WHOLE,
+    "sha256": TEXT,
+}
+SEGMENT = {**FILE, "rows": WHOLE}
+BEST = {"policy": FILE, "fitness": NUMBER, "slot": SLOT, "kind": NAME, "environment_steps": WHOLE}
+MANIFEST = {
+    "format": TEXT,
+    "interval": WHOLE,
+    "steps": WHOLE,
+    "evolved": FLAG,
+    "quarantines": WHOLE,
+    "seconds": AMOUNT,
+    "best": Rule(lambda x: x is None or fault(x, BEST) is None, "the best policy, or null"),
+    "members": [
+        {
+            "environment_steps": WHOLE,
+            "gradient_steps": WHOLE,
+            "updates": WHOLE,
+            "fitness": Rule(lambda x: type(x) is float or _is_number(x), "a number"),
+            "parent": SLOT_OR_NULL,
+            "needs_burn_in": FLAG,
+            "hyperparameters": Rule(
+                lambda x: isinstance(x, dict) and len(x) <= limits.ENTRIES and all(map(_is_number, x.values())),
+                f"a table of at most {limits.ENTRIES} finite numbers",
+            ),
+            "inserted": WHOLE,
+            "segments": Rule(lambda x: isinstance(x, list) and all(fault(s, SEGMENT) is None for s in x), "a list of segments"),
+            "learner": FILE,
+        }
+    ],
+    "config": TEXT,
+    "circumstances": {
+        "versions": VERSION,
+        "devices": Rule(lambda x: isinstance(x, list), "a list"),
+        "cores": Rule(lambda x: x is None or WHOLE.holds(x), f"{WHOLE.words}, or null"),
+        "physics_fingerprint": TEXT,
+        "arithmetic_fingerprint": TEXT,
+    },
+    "records": Rule(
+        lambda x: isinstance(x, dict) and all(isinstance(text, str) for text in x.values()), "a table of names and texts"
+    ),
+}
+
+
+def metrics_fault(value: Any) -> str | None:
+    """Return what is wrong with a row of metrics, None where it is sound."""
+    return fault(value, METRICS) or (fault(value, NETWORKS) if not value.keys().isdisjoint(NETWORKS) else None)
 
 
 def event_fault(value: Any) -> str | None:

@@ -6,12 +6,13 @@ import json
 import os
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from evolute.errors import UserError
-from evolute.files import unwritable
+from evolute.files import UNSUPPORTED, unwritable
 
 LOCK_FILE = "lock"
 
@@ -20,24 +21,33 @@ LOCK_FILE = "lock"
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock. The system lets go of it when the process ends, however it ends.
 
+    A file system that knows no locks is warned of, and the run goes on without.
+
     Raises:
         UserError: another process holds it; the message names that process.
         RunStopped: the lock's file cannot be written.
     """
     path = folder / LOCK_FILE
     try:
-        file = path.open("a+")
+        # O_NOFOLLOW: it is emptied below.
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+")
     except OSError as error:
         raise unwritable(path, error, 0) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise UserError(
+                    f"the run folder {str(folder)!r} is in use by {_holder(path)}; wait for it, or stop it first."
+                ) from None
+            if error.errno not in UNSUPPORTED | {errno.ENOLCK}:
                 raise unwritable(path, error, 0) from None
-            raise UserError(
-                f"the run folder {str(folder)!r} is in use by {_holder(path)}; wait for it, or stop it first."
-            ) from None
+            warnings.warn(
+                f"the file system of {str(folder)!r} has no locks ({error.strerror}), so nothing keeps a second process out of "
+                "this run; start none on it.",
+                stacklevel=3,
+            )
         holder = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         try:
             file.truncate(0)

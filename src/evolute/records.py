@@ -1,7 +1,9 @@
 """A run folder: data that cannot run code, in TOML, JSON and safetensors; README lists the files. Imports no JAX."""
 
+import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -15,9 +17,9 @@ import numpy as np
 
 from evolute import forms, limits
 from evolute.errors import RunStopped, UserError
-from evolute.files import append, check_plain, make_folder, partial_name, read_at_most, write_whole
+from evolute.files import append, check_plain, make_folder, partial_name, read_at_most, unwritable, write_whole
 from evolute.lock import LOCK_FILE, locked
-from evolute.policy import Policy
+from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 
 if TYPE_CHECKING:
     from evolute.config import Run
@@ -29,6 +31,9 @@ EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
 BEST_FOLDER = "best"
 CHECKPOINT_FOLDER, REPLAY_FOLDER = "checkpoints", "replay"
+FILES = (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE, RESULT_FILE, LOCK_FILE)
+FOLDERS = (BEST_FOLDER, CHECKPOINT_FOLDER, REPLAY_FOLDER)
+CURE = "restore the file from a copy"
 # What a process leaves that was killed while it made a folder for a run.
 BEGUN = {LOCK_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE} | {
     partial_name(name) for name in (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE)
@@ -42,6 +47,35 @@ def default_folder(env: str, mix: dict[str, int], seeds: Sequence[int]) -> Path:
     return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "+" for c in name)
 
 
+@contextmanager
+def claimed(path: Path) -> Iterator[Path]:
+    """Make a folder of this name that was not there before, with a number behind its name where others are, and return it.
+
+    Making it decides who has it, so two runs that begin in the same second get two folders. Where what follows fails before
+    anything is in the folder, it is removed again.
+
+    Raises:
+        UserError: no folder can be made there.
+    """
+    own, numbers = path, itertools.count(2)
+    while True:
+        try:
+            own.mkdir(parents=True)
+            break
+        except OSError as error:
+            if not os.path.lexists(own):
+                raise _unwritable(own, error) from None
+            own = path.with_name(f"{path.name}-{next(numbers)}")
+    try:
+        yield own
+    except BaseException:
+        for folder in (own, own.parent):
+            # Only an empty folder can be removed.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -53,6 +87,8 @@ class RunFolder:
         self.notes: list[str] = []
         # What write_best wrote last.
         self._best: Policy | None = None
+        # The folder itself, whatever becomes of its name; while it is held.
+        self._descriptor: int | None = None
 
     @classmethod
     @contextmanager
@@ -65,9 +101,11 @@ class RunFolder:
         # Before anything is written: the fingerprint plays the environment, which may fail.
         folder.circumstances = circumstances(run.env, run.time_limit)
         folder.notes = [*notes, *cautions.repetition(run.env, folder.circumstances)]
+        begun = False
         try:
             make_folder(path)
-            with locked(path):
+            refuse_links(path, hard=True)
+            with folder.held():
                 # Another process may have come first.
                 refuse_existing(path)
                 started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -75,29 +113,61 @@ class RunFolder:
                 folder.restore_records({})
                 # Last: a folder without it holds no run.
                 folder.write_config(run)
+                begun = True
                 yield folder
         except RunStopped as error:
-            if (path / CONFIG_FILE).exists():
+            if begun:
                 raise
             raise UserError(f"no run can be kept in {str(path)!r}: {error} Or choose another folder with --out.") from None
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
-        """Open a folder for reading; raises UserError where it holds no run, or links that lead out of it."""
+    def open(cls, path: Path, writing: bool = False) -> "RunFolder":
+        """Open a folder; raises UserError where it holds no run, or links that lead out of it.
+
+        Args:
+            path: the folder.
+            writing: whether it is to be written, too, and must not hold hard links then.
+        """
         if not path.is_dir():
             raise UserError(f"the run folder {str(path)!r} does not exist; check the path.")
         # A checkpoint holds a copy of the configuration.
         if not (path / CONFIG_FILE).is_file() and not (path / CHECKPOINT_FOLDER).is_dir():
             raise UserError(f"{str(path)!r} holds no run: it has no {CONFIG_FILE}; give the folder that `evolute train` named.")
-        refuse_links(path)
+        refuse_links(path, writing)
         return cls(path)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder's lock, and the folder itself, so that its removal is noticed."""
+        with locked(self.path):
+            try:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError as error:
+                raise unwritable(self.path, error, 0) from None
+            try:
+                yield
+            finally:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def check_still_there(self) -> None:
+        """Raise RunStopped where the folder that is held was removed or renamed: nothing may be written in its place."""
+        with contextlib.suppress(OSError):
+            if self._descriptor is None or os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
+                return
+        raise RunStopped(
+            f"the run folder {str(self.path)!r} was removed or renamed while the run trained; if it is elsewhere, give it its "
+            "name back."
+        )
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Add rows to metrics.jsonl."""
+        self.check_still_there()
         append(self.path / METRICS_FILE, _lines(rows))
 
     def append_events(self, rows: list[dict[str, Any]]) -> None:
         """Add rows to events.jsonl."""
+        self.check_still_there()
         append(self.path / EVENTS_FILE, _lines(rows))
 
     def carried(self, run: "Run") -> dict[str, Any]:
@@ -107,7 +177,7 @@ class RunFolder:
         try:
             records = {name: (self.path / name).read_text("utf-8", "replace") for name in (METRICS_FILE, EVENTS_FILE)}
         except OSError as error:
-            raise RunStopped(f"{str(error.filename)!r} cannot be read: {error.strerror}; mend that first.") from None
+            raise RunStopped(f"{str(error.filename)!r} cannot be read: {error.strerror}; fix that first.") from None
         return {"config": to_toml(run), "circumstances": self.circumstances, "records": records}
 
     def restore_records(self, texts: dict[str, str]) -> None:
@@ -127,22 +197,27 @@ class RunFolder:
 
     def forget_result(self) -> None:
         """Delete the result of a run that is to go on."""
-        (self.path / RESULT_FILE).unlink(missing_ok=True)
+        try:
+            (self.path / RESULT_FILE).unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self.path / RESULT_FILE, error, 0) from None
 
     def write_best(self, policy: Policy, about: dict[str, Any]) -> None:
         """Keep the best policy so far, unless it is the one that is there."""
-        if policy is self._best:
+        self.check_still_there()
+        if policy is self._best and all((self.path / BEST_FOLDER / name).exists() for name in (WEIGHTS_FILE, DESCRIPTION_FILE)):
             return
         self._best = policy
         policy.save(self.path / BEST_FOLDER, about)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json."""
+        self.check_still_there()
         self._write_json(RESULT_FILE, result)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl; raises UserError where one is damaged."""
-        return self._read_lines(METRICS_FILE, lambda row: forms.fault(row, forms.METRICS))
+        return self._read_lines(METRICS_FILE, forms.metrics_fault)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the rows of events.jsonl; raises UserError where one is damaged. There may be events of unknown names."""
@@ -188,12 +263,12 @@ class RunFolder:
                 while line := file.readline(limits.RECORDS_LINE):
                     where = f"{str(path)!r} is damaged in line {len(rows) + 1}"
                     if len(line) == limits.RECORDS_LINE:
-                        raise UserError(f"{where}: it has more than {limits.RECORDS_LINE:,} bytes; remove it.")
+                        raise UserError(f"{where}: it has more than {limits.RECORDS_LINE:,} bytes; {CURE}.")
                     if not line.endswith(b"\n"):
                         break
                     row = _parsed(line)
                     if (wrong := fault(row)) is not None:
-                        raise UserError(f"{where}: {wrong}; remove it.")
+                        raise UserError(f"{where}: {wrong}; {CURE}.")
                     rows.append(row)
         except OSError as error:
             raise _unreadable(path, error) from None
@@ -209,23 +284,44 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def refuse_links(path: Path) -> None:
-    """Raise UserError where anything in a folder is a link or no plain file: a run would be read or written elsewhere."""
+def refuse_links(path: Path, hard: bool = False) -> None:
+    """Raise UserError where a run would be read or written elsewhere: anything in its folder is a link or no plain file.
+
+    Args:
+        path: the run folder.
+        hard: whether hard links are refused, too: they can be read, but who writes them writes another file.
+    """
     folders = [path]
     try:
         while folders:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
+                        _refuse_folder(path, Path(entry.path))
                         folders.append(Path(entry.path))
                     elif not entry.is_file(follow_symlinks=False):
                         kind = "a symbolic link" if entry.is_symlink() else "no plain file"
-                        raise UserError(f"{entry.path!r} is {kind}; a run folder holds plain files alone, so remove it.")
+                        raise UserError(f"{entry.path!r} is {kind}; a run folder holds plain files alone, so move it away.")
+                    elif Path(entry.path).parent == path and entry.name in FOLDERS:
+                        raise UserError(f"{entry.path!r} is a file where a run keeps a folder; move it away.")
+                    elif hard and entry.stat(follow_symlinks=False).st_nlink > 1:
+                        raise UserError(
+                            f"{entry.path!r} has another name elsewhere (a hard link), and a run writes into files of its own "
+                            "alone; copy the folder (cp -r) and use the copy."
+                        )
     except FileNotFoundError:
         # The run trains, and has just replaced a file or a folder.
         pass
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def _refuse_folder(run: Path, path: Path) -> None:
+    """Raise UserError where a folder has the place of a file of a run."""
+    own = path.parent == run and (path.name in FILES or path.match(partial_name("*")))
+    below = path.parent.parent == run and path.parent.name in FOLDERS
+    if own or (below and path.suffix in (".json", ".safetensors", ".partial")):
+        raise UserError(f"{str(path)!r} is a folder where a run keeps a file; move it away.")
 
 
 def circumstances(env: str, time_limit: float) -> dict[str, Any]:
@@ -266,7 +362,7 @@ def refuse_existing(path: Path) -> None:
     """Raise UserError where a folder already holds a run, or is something else than a folder."""
     try:
         if (path / CONFIG_FILE).exists():
-            raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out, or remove it first.")
+            raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out.")
         if path.exists() and not path.is_dir():
             raise UserError(f"{str(path)!r} is a file; choose a folder with --out.")
         if path.is_dir() and not {file.name for file in path.iterdir()} <= BEGUN:

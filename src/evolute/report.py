@@ -26,8 +26,8 @@ def interval_rows(
     events += [event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
-        metrics_row(state, member, before.get(member.slot, member.hyperparameters), *of_member)
-        for member, *of_member in zip(state.members, reports, evaluations, examined, strict=True)
+        metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation, health)
+        for member, learnt, evaluation, health in zip(state.members, reports, evaluations, examined, strict=True)
     ]
     return rows, events + cautions.event_rows(state)
 
@@ -62,6 +62,7 @@ def metrics_row(
         "actor_shortened": report.actor_contained.shortened / actor_updates,
         "actor_shortening": report.actor_contained.shortening / actor_updates,
         **health._asdict(),
+        "contained_losses": report.contained.losses,
         "environment_faults": len(member.faults),
         "quarantined": member.quarantined,
         "hyperparameters": hyper._asdict(),
@@ -131,8 +132,21 @@ def out_of_scale(members: list[Member]) -> str | None:
     )
 
 
-def nobody_left(members: list[Member]) -> str:
-    """Return why a run stops whose members are all in quarantine, and what to do."""
+def nobody_left_row(state: State, interval: int, settings: str) -> dict[str, Any]:
+    """Return the end of a run whose members are all in quarantine as an event.
+
+    Args:
+        state: of the run.
+        interval: counts from 1.
+        settings: what tells the run's settings from others.
+    """
+    # An environment that failed may be another one by the time that the run is resumed.
+    repeats = not any(len(member.faults) > member.max_faults for member in state.members)
+    return {"event": "nobody_left", "interval": interval, "repeats": repeats, "settings": settings}
+
+
+def nobody_left(members: list[Member], where: str = "") -> str:
+    """Return why a run stops whose members are all in quarantine, and what to do; `where` says where settings are changed."""
     reasons: dict[str, list[int]] = {}
     for member in members:
         reasons.setdefault(str(member.quarantined), []).append(member.slot)
@@ -141,9 +155,9 @@ def nobody_left(members: list[Member]) -> str:
     failing = sum(len(member.faults) > member.max_faults for member in members)
     cures = []
     if failing < len(members):
-        cures.append(out_of_scale(members) or "lower the learning rates or raise the dampings")
+        cures.append(out_of_scale(members) or f"lower the learning rates or raise the dampings{where}")
     if failing:
-        cures.append("mend the environment or raise max_faults")
+        cures.append(f"fix the environment or raise max_faults{where}")
     return f"every member is in quarantine, so nobody is left to copy ({said}); {', and '.join(cures)}."
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evolute import cautions, checkpoint, config, engine, placement
+from evolute import cautions, changes, checkpoint, config, engine, placement
 from evolute.checkpoint import Checkpoint
 from evolute.config import Run
 from evolute.environments import UNREPEATABLE, check_import
 from evolute.errors import UserError
-from evolute.lock import locked
+from evolute.hyperparameters import Hyperparameters
 from evolute.records import CONFIG_FILE, RunFolder, circumstances
 from evolute.state import Observer, Result
 
@@ -45,15 +45,17 @@ def resume(
         UserError: there is no run, it has ended, its checkpoints are damaged, or it was trained with other versions.
         RunStopped: as in `train`.
     """
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.open(Path(path), writing=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(locked(folder.path))
+        stack.enter_context(folder.held())
         notes: list[str] = []
         run, found = where_to_go_on(folder, steps, notes)
         check_import(run.env, allow_import)
         placement.use_all_cores(len(run.kinds))
         folder.circumstances = circumstances(run.env, run.time_limit)
-        changes = changed(folder, found, allow_version_change)
+        others = changed(folder, found, allow_version_change)
+        if not others:
+            refuse_repetition(folder, run)
         if found is not None and found.manifest["steps"] == run.steps and folder.has_ended:
             raise UserError(
                 f"the run in {str(folder.path)!r} has ended after {run.steps} steps; to go on, ask for more, such as "
@@ -61,11 +63,18 @@ def resume(
             )
         [state] = engine.start([run])
         stack.callback(engine.close, state)
+        settings: dict[str, list[Any]] = {}
         if found is not None:
             checkpoint.restore(folder.path, found, state)
+            kept = settings_of(found)
+            settings = {name: pair for name, pair in changes.differences(kept, run).items() if name != "steps"}
+            changes.adopt(state, kept)
+        notes += [f"{name} was {old} and is {new}." for name, (old, new) in settings.items()]
         notes += cautions.repetition(run.env, folder.circumstances)
         notes.append(f"going on after {state.steps_done:,} of {run.steps:,} steps.")
-        rewind(folder, run, found, {"changes": changes, "notes": notes})
+        rewind(folder, run, found, {"changes": {**others, **settings}, "notes": notes, "settings": changes.digest(run)})
+        if settings:
+            folder.append_events([{"event": "settings_changed", "interval": state.interval, "settings": settings}])
         if found is not None:
             # What a process left that was killed before it could, or in the middle of a file.
             checkpoint.delete_unneeded(folder.path)
@@ -81,7 +90,7 @@ def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tu
     What was found damaged is added to `notes`.
     """
     found, damages = checkpoint.newest(folder.path)
-    kept = Run(**config.parse(found.manifest["config"], "the checkpoint")) if found else None
+    kept = settings_of(found) if found else None
     try:
         run = Run(**config.read(folder.path / CONFIG_FILE))
     except UserError as mistake:
@@ -89,11 +98,8 @@ def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tu
             raise
         notes.append(f"{mistake} The checkpoint's copy replaces it.")
         run = kept
-    if kept is not None and replace(kept, steps=run.steps) != run:
-        raise UserError(
-            f"{str(folder.path / CONFIG_FILE)!r} was changed since the run was checkpointed, and only its steps may be; put it "
-            "back (or delete it: the checkpoint holds a copy), or train a new run with it: evolute train --config."
-        )
+    if kept is not None:
+        refuse_changes(folder, kept, run, steps)
     if steps is not None and steps < run.steps:
         raise UserError(f"--steps is {steps}, and the run was asked for {run.steps}; it can only be made longer.")
     run = replace(run, steps=steps or run.steps)
@@ -103,9 +109,73 @@ def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tu
         return manifest["steps"] == min(manifest["interval"] * run.interval, run.steps)
 
     if found is not None and not passed_through(found.manifest):
+        notes.append(f"the last interval was cut short after {found.manifest['steps']:,} steps; it is trained again, in full.")
         found, damages = checkpoint.newest(folder.path, passed_through)
-    notes += [f"{damage}; going on from {'the one before it' if found else 'the beginning'}." for damage in damages]
+    notes += [f"{damage}; going on from the one before it." for damage in damages]
     return run, found
+
+
+def settings_of(found: Checkpoint) -> Run:
+    """Return what a checkpoint's run was trained with; raises UserError where this version cannot read it."""
+    try:
+        return Run(**config.parse(found.manifest["config"], "the checkpoint"))
+    except UserError as mistake:
+        raise UserError(f"{mistake} The checkpoint was written by {checkpoint.written_by(found.manifest)}; use that.") from None
+
+
+def refuse_changes(folder: RunFolder, kept: Run, run: Run, steps: int | None) -> None:
+    """Raise UserError where config.toml is not what the run was trained with, and nothing else says that it may be so.
+
+    Args:
+        folder: of the run.
+        kept: the checkpoint's settings.
+        run: those of config.toml.
+        steps: the length that the user asks for, which config.toml may say already.
+    """
+    different = changes.differences(kept, run)
+    # The last resume wrote it and was killed before a checkpoint.
+    if not different or changes.digest(run) == last_resume(folder).get("settings"):
+        return
+    if different.keys() == {"steps"} and kept.steps < run.steps == steps:
+        return
+    if last_stop(folder) is not None and all(map(changes.is_free, different)):
+        return
+    told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in different.items())
+    free = ", ".join((*changes.FREE_OPTIONS, *changes.FREE_SETTINGS))
+    raise UserError(
+        f"{str(folder.path / CONFIG_FILE)!r} was changed since the run was checkpointed ({told}); put it back, as --steps "
+        f"alone makes a run longer and {free} may change only where nobody was left, or train a new run with it: "
+        "evolute train --config."
+    )
+
+
+def refuse_repetition(folder: RunFolder, run: Run) -> None:
+    """Raise UserError where nobody was left with these very settings: the same would come of them again."""
+    stop = last_stop(folder)
+    if stop is not None and stop["repeats"] and stop["settings"] == changes.digest_without_length(run):
+        raise UserError(
+            f"the run in {str(folder.path)!r} stopped in interval {stop['interval']} because every member was in quarantine, and "
+            f"would do so again; lower the learning rates or raise the dampings in {str(folder.path / CONFIG_FILE)!r} first."
+        )
+
+
+def last_stop(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the event of a run that stopped because nobody was left; None for any other run."""
+    try:
+        events = folder.events()
+    except UserError:
+        return None
+    return events[-1] if events and events[-1]["event"] == "nobody_left" else None
+
+
+def last_resume(folder: RunFolder) -> dict[str, Any]:
+    """Return what metadata.json says of the last resume; nothing where that is lost."""
+    try:
+        resumed = folder.metadata().get("resumed")
+    except UserError:
+        return {}
+    last = resumed[-1] if isinstance(resumed, list) and resumed else {}
+    return last if isinstance(last, dict) else {}
 
 
 def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[str, list[Any]]:
@@ -120,6 +190,8 @@ def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[
         # Nothing of such an environment can be compared.
         del pairs["physics fingerprint"]
     # Another number of the same devices computes the same numbers: a member does not depend on where it is placed.
+    if members := found.manifest["members"]:
+        pairs["hyperparameters"] = (" ".join(sorted(members[0]["hyperparameters"])), " ".join(sorted(Hyperparameters._fields)))
     pairs["device"] = (before["devices"][:1], now["devices"][:1])
     changes = {name: [old, new] for name, (old, new) in pairs.items() if old != new}
     if changes and not allowed:

@@ -42,7 +42,10 @@ class Learner(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What one update reports, as sums that add up over updates: divide by the count beside them. All [] float32."""
+    """What one update reports, as sums that add up over updates: divide by the count beside them. All [] float32.
+
+    An update whose loss is not finite is in `contained.losses` instead, and in no other sum.
+    """
 
     updates: jax.Array
     critic_loss: jax.Array
@@ -199,6 +202,21 @@ def learn(
     return learner._replace(**parts), jax.tree.map(jnp.add, report, actor_report)
 
 
+def without_infinite_losses(report: Report, contained: str, networks: int) -> Report:
+    """Return an update's report that counts the losses of its networks instead of adding them where one is not finite.
+
+    Args:
+        report: of the critics or of the actor.
+        contained: the field that counts them.
+        networks: how many losses there are.
+    """
+    sums = {name: value for name, value in report._asdict().items() if not name.endswith("contained")}
+    finite = jnp.isfinite(jnp.stack(list(sums.values()))).all()
+    kept = {name: jnp.where(finite, value, 0.0) for name, value in sums.items()}
+    losses = jnp.where(finite, 0.0, jnp.float32(networks))
+    return report._replace(**kept, **{contained: getattr(report, contained)._replace(losses=losses)})
+
+
 def update_critics(
     learner: Learner, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, algorithm: Algorithm
 ) -> tuple[Learner, Report]:
@@ -215,7 +233,9 @@ def update_critics(
             q_value=report.q_value + 0.5 * q_value,
             critic_contained=jax.tree.map(jnp.add, report.critic_contained, contained),
         )
-    return learner._replace(critics=tuple(critics), critic_states=tuple(states)), report
+    return learner._replace(critics=tuple(critics), critic_states=tuple(states)), without_infinite_losses(
+        report, "critic_contained", 2
+    )
 
 
 def update_actor(
@@ -227,7 +247,7 @@ def update_actor(
     rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
     actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
     report = no_report()._replace(actor_updates=jnp.ones(()), actor_loss=loss, actor_contained=contained)
-    return learner._replace(actor=actor, actor_state=state), report
+    return learner._replace(actor=actor, actor_state=state), without_infinite_losses(report, "actor_contained", 1)
 
 
 def move_targets(learner: Learner, tau: jax.Array | float) -> Learner:

@@ -38,6 +38,7 @@ class Contained(NamedTuple):
     statistics: jax.Array  # batches that did not enter a moving average
     inverses: jax.Array  # layers whose previous inverses were kept
     steps: jax.Array  # updates that were left out
+    losses: jax.Array  # losses that do not enter the reported means; the learner counts them
     # because it went too far
     shortened: jax.Array  # steps that the norm constraint shortened
     shortening: jax.Array  # the fraction of a step that it took away, 0 where it left the step alone

@@ -1,6 +1,8 @@
 """Toy environments with known answers, for `probe_envs:NAME-v0`; importing this module registers them."""
 
+import asyncio
 import collections
+import ctypes
 import os
 import signal
 import subprocess
@@ -142,6 +144,10 @@ class SilentError(Exception):
         raise RuntimeError
 
 
+class NoException(BaseException):
+    """Slips through whoever expects an Exception."""
+
+
 def _spin() -> None:
     """Ignore a polite request to end, and never return."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -170,6 +176,11 @@ FAULTS: dict[str, Any] = {
     "ArrayReward": lambda obs: (obs, np.ones(1), False, False, {}),
     "NoReward": lambda obs: (obs, None, False, False, {}),
     "FourValues": lambda obs: (obs, 1.0, False, {}),
+    "Quits": lambda obs: _raise(SystemExit(0)),
+    "Interrupts": lambda obs: _raise(KeyboardInterrupt("no key was pressed")),
+    "EndsGenerator": lambda obs: _raise(GeneratorExit()),
+    "Cancels": lambda obs: _raise(asyncio.CancelledError("the task is off")),
+    "RaisesNoException": lambda obs: _raise(NoException("base")),
     "Sleeps": lambda obs: time.sleep(1e6),
     "Spins": lambda obs: _spin(),
     "Exits": lambda obs: os._exit(7),
@@ -290,6 +301,37 @@ class Starts(Episodes):
         return np.array(divmod(number, 1000), np.float32)
 
 
+class Locks(Starts):
+    """Hangs in native code, which holds the interpreter's lock."""
+
+    def observed(self) -> np.ndarray:
+        if self.count:
+            # No time is left to a thread.
+            ctypes.PyDLL(None).sleep(1000)
+        return super().observed()
+
+
+class Part(Noisy):
+    """Fails in one part of it that is not a step, and in none of its siblings."""
+
+    def __init__(self, part: str, fault: str):
+        super().__init__()
+        self.part, self.fault = part, fault
+        self.fails("make")
+
+    def fails(self, part: str) -> None:
+        if part == self.part:
+            FAULTS[self.fault](None)
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        self.fails("spaces")
+        return Box(-1.0, 1.0, (1,))
+
+    def close(self) -> None:
+        self.fails("close")
+
+
 class Process(Episodes):
     """Observes the process that it runs in."""
 
@@ -303,7 +345,11 @@ for name in FAULTS:
     gymnasium.register(f"Sometimes{name}-v0", entry_point=Sporadic, kwargs={"fault": name})
     gymnasium.register(f"Sometimes{name}InReset-v0", entry_point=Sporadic, kwargs={"fault": name, "in_reset": True})
 
+    for part in ("make", "spaces", "close"):
+        gymnasium.register(f"{name}In{part.title()}-v0", entry_point=Part, kwargs={"part": part, "fault": name})
+
 for name, made in {
+    "Locks": Locks,
     "Planned": Planned,
     "Reuses": Reuses,
     "Remembers": Remembers,

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from evolute.flags import (
     ShowFlags,
     folder_of,
     parse,
+    seconds,
     settings_of,
     train_flags,
     value_of,
     whole_number,
 )
-from evolute.interruption import Interrupted, interruptible
+from evolute.interruption import Interrupted, catch_again, check, end_in_time, interruptible
 
 if TYPE_CHECKING:
     from evolute.config import Run
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # Exit codes; a run that a signal ended exits with 128 + its number.
 MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
+# Seconds after which it is said that an environment is waited for.
+SLOW = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("evolute: interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    finally:
+        if arguments is None:
+            code = getattr(sys.exc_info()[1], "code", 1)
+            end_in_time(code if isinstance(code, int) else 0)
 
 
 def _run(words: list[str]) -> int:
@@ -61,7 +69,9 @@ def _run(words: list[str]) -> int:
     }
     if words and words[0] in commands:
         flags, command = commands[words[0]]
-        command(parse(flags(), words[0], words[1:]))
+        given = parse(flags(), words[0], words[1:])
+        with contextlib.nullcontext() if words[0] == "show" else interruptible():
+            command(given)
         return 0
     if words and words[0] in ("--version", "-V"):
         from evolute import __version__
@@ -121,36 +131,70 @@ def train_and_report(run: "Run", seeds: list[int], out: Path, quiet: bool) -> No
     from evolute.environments import Environment
 
     outs = [out] if len(seeds) == 1 else [out / f"seed-{seed}" for seed in seeds]
+    # Before an environment is made, which may change the working folder. What is printed stays as it was typed.
+    folders = [path.absolute() for path in outs]
     for path in outs:
         records.refuse_existing(path)
-    Environment(run.env).close()  # A mistake in its name is told before anything is announced.
+    with said_if_slow(quiet):
+        Environment(run.env, run.time_limit).close()  # A mistake in its name is told before anything is announced.
     members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
     what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
     opening = f"Training {what} on {run.env}; records go to {out}"
-    watch_and_report(lambda observer: engine.train_seeds(run, seeds, outs, observer), outs, opening, quiet)
+    watch_and_report(lambda observer: engine.train_seeds(run, seeds, folders, observer), outs, folders, opening, quiet)
 
 
-def watch_and_report(train: Callable[["Observer"], list["Result"]], outs: list[Path], opening: str, quiet: bool) -> None:
-    """Train while showing the populations; stop on a signal; say how to go on, or what to type next."""
+@contextlib.contextmanager
+def said_if_slow(quiet: bool = False) -> Iterator[None]:
+    """Say what is waited for, should an environment take long to be made."""
+    from evolute.isolation import START_LIMIT
+
+    text = (
+        f"evolute: waiting for the environment to be made. With a time limit it has {START_LIMIT:g} seconds, or the time limit "
+        "if that is longer; without one, Ctrl-C twice ends the wait."
+    )
+    timer = threading.Timer(SLOW, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def watch_and_report(
+    train: Callable[["Observer"], list["Result"]], outs: list[Path], folders: list[Path], opening: str, quiet: bool
+) -> None:
+    """Train while showing the populations; stop on a signal; say how to go on, or what to type next.
+
+    Args:
+        train: is given an observer.
+        outs: the run folders as the user typed them.
+        folders: the same, wherever the working folder is by then.
+        opening: is printed first.
+        quiet: print nothing.
+    """
     from evolute.display import LiveTable, PlainLines, console
     from evolute.records import CONFIG_FILE
 
     remember_compiled_programs()
     screen = console()
     try:
-        with interruptible() as check, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             if opening and not quiet:
                 screen.print(opening, soft_wrap=True, markup=False)
             show = None if quiet else stack.enter_context((LiveTable if screen.is_terminal else PlainLines)(screen))
 
             def observe(progress: "Progress") -> None:
-                check(progress)
+                catch_again()
+                check()
                 if show is not None:
                     show(progress)
 
             results = train(observe)
     except (Interrupted, RunStopped) as stop:
-        left = [f"evolute resume {out}" for out in outs if (out / CONFIG_FILE).is_file()]
+        pairs = zip(outs, folders, strict=True)
+        left = [f"evolute resume {out}" for out, folder in pairs if (folder / CONFIG_FILE).is_file()]
         how = f"Go on from the last checkpoint with: {' and '.join(left)}" if left else ""
         if isinstance(stop, RunStopped):
             raise RunStopped(f"{stop} {how}".strip()) from None
@@ -167,7 +211,7 @@ def remember_compiled_programs() -> None:
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "evolute" / "jax"))
+        jax.config.update("jax_compilation_cache_dir", str(base.absolute() / "evolute" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -196,18 +240,22 @@ def _resume(flags: ResumeFlags) -> None:
     from evolute.resumption import resume
 
     path, screen = folder_of(flags.run), console()
+    folder, making = path.absolute(), contextlib.ExitStack()
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
 
     def note(sentence: str) -> None:
+        making.close()
         if not flags.quiet:
             screen.print(f"{path}: {printable(sentence)}", soft_wrap=True, markup=False)
 
     def train(observer: "Observer") -> list["Result"]:
-        return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)]
+        with making:
+            making.enter_context(said_if_slow(flags.quiet))
+            return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)]
 
     if flags.allow_import is not None:
         admit(f"{flags.allow_import}:", flags.allow_import)
-    watch_and_report(train, [path], "", flags.quiet)
+    watch_and_report(train, [path], [folder], "", flags.quiet)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluate
@@ -223,10 +271,11 @@ def _evaluate(flags: EvaluateFlags) -> None:
         raise UserError("both --steps and --episodes are given; choose one.")
     steps = whole_number("--steps", flags.steps or "150000", least=1)
     episodes = None if flags.episodes is None else whole_number("--episodes", flags.episodes, least=1)
-    seed = whole_number("--seed", flags.seed, least=0)
+    seed, time_limit = whole_number("--seed", flags.seed, least=0), seconds("--time-limit", flags.time_limit)
     policy = RunFolder.open(folder_of(flags.run)).best_policy()
     admit(policy.env, flags.allow_import)
-    environment = Environment(policy.env)
+    with said_if_slow():
+        environment = Environment(policy.env, time_limit)
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
         raise UserError(
             f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "

@@ -46,7 +46,8 @@ class RunFolder:
     """The files of one run."""
 
     def __init__(self, path: Path):
-        self.path = path
+        # An environment may change the working folder.
+        self.path = path.absolute()
         # What the numbers of the process that trains depend on besides the configuration; known while it trains.
         self.circumstances: dict[str, Any] = {}
         # What write_best wrote last.
@@ -58,6 +59,7 @@ class RunFolder:
         """Make a folder for a run and hold its lock; raises UserError where it holds one already or cannot be written."""
         refuse_existing(path)
         folder = cls(path)
+        path = folder.path
         # Before anything is written: the fingerprint plays the environment, which may fail.
         folder.circumstances = circumstances(run.env, run.time_limit)
         try:

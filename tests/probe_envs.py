@@ -1,12 +1,17 @@
 """Toy environments with known answers, for `probe_envs:NAME-v0`; importing this module registers them."""
 
 import asyncio
+import atexit
 import collections
 import ctypes
+import locale
 import os
 import signal
 import subprocess
+import tempfile
+import threading
 import time
+import warnings
 from typing import Any, ClassVar
 
 import gymnasium
@@ -332,6 +337,108 @@ class Part(Noisy):
         self.fails("close")
 
 
+class Slow(Endless):
+    """From its 250th step on, which no short interval reaches, it is slow, and leaves a file that says so."""
+
+    def observed(self) -> np.ndarray:
+        if self.count > 250:
+            open("slow", "w").close()
+            time.sleep(0.1)
+        return super().observed()
+
+
+class Sluggish(Endless):
+    """Takes a second for a step."""
+
+    def paid(self, action: np.ndarray) -> float:
+        time.sleep(1)
+        return 1.0
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ignores(Noisy):
+    """Wants no signal to stop anything, and says so at every step."""
+
+    def paid(self, action: np.ndarray) -> float:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+        return super().paid(action)
+
+
+class IgnoresNatively(Noisy):
+    """Wants no signal to stop anything, and asks the system for that: when it is made, and at its first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ignore()
+
+    def ignore(self) -> None:
+        native = ctypes.CDLL(None).signal
+        native.argtypes, native.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+        for number in STOPPING:
+            native(number, int(signal.SIG_IGN))
+
+    def paid(self, action: np.ndarray) -> float:
+        if self.episode == 0 and self.count == 1:
+            self.ignore()
+        return super().paid(action)
+
+
+class Lingers(Noisy):
+    """Leaves a thread and an exit handler behind, neither of which ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        atexit.register(time.sleep, 1000)
+
+
+class Forks(Noisy):
+    """Is in two processes from its first step on."""
+
+    def paid(self, action: np.ndarray) -> float:
+        if self.episode == 0 and self.count == 1:
+            with warnings.catch_warnings(action="ignore"):
+                os.fork()
+        return super().paid(action)
+
+
+class Moves(Noisy):
+    """Goes to another folder when it is made, and at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.move()
+
+    def move(self) -> None:
+        # To and fro: no folder is the last one.
+        os.chdir("/" if os.getcwd() != "/" else tempfile.gettempdir())
+
+    def paid(self, action: np.ndarray) -> float:
+        self.move()
+        return super().paid(action)
+
+
+class Strict(Noisy):
+    """Changes settings of the whole process, when it is made and at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.change()
+
+    def change(self) -> None:
+        np.seterr(all="raise")
+        warnings.simplefilter("error")
+        os.umask(0o777)
+        locale.setlocale(locale.LC_ALL, "C")
+
+    def paid(self, action: np.ndarray) -> float:
+        self.change()
+        return super().paid(action)
+
+
 class Process(Episodes):
     """Observes the process that it runs in."""
 
@@ -350,6 +457,14 @@ for name in FAULTS:
 
 for name, made in {
     "Locks": Locks,
+    "Slow": Slow,
+    "Sluggish": Sluggish,
+    "Ignores": Ignores,
+    "IgnoresNatively": IgnoresNatively,
+    "Lingers": Lingers,
+    "Forks": Forks,
+    "Moves": Moves,
+    "Strict": Strict,
     "Planned": Planned,
     "Reuses": Reuses,
     "Remembers": Remembers,

@@ -303,8 +303,11 @@ def _kind(space: gymnasium.Space) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Gymnasium's advice on task versions: the v4 tasks are chosen on purpose, and a missing one is refused."""
-    with warnings.catch_warnings():
+    """Silence Gymnasium's advice on task versions: the v4 tasks are chosen on purpose, and a missing one is refused.
+
+    What an environment asks of NumPy's errors and of warnings is undone, too: it would hold for the whole process.
+    """
+    with warnings.catch_warnings(), np.errstate():
         warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*", category=UserWarning)
         yield

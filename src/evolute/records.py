@@ -46,8 +46,7 @@ class RunFolder:
     """The files of one run."""
 
     def __init__(self, path: Path):
-        # An environment may change the working folder.
-        self.path = path.absolute()
+        self.path = path
         # What the numbers of the process that trains depend on besides the configuration; known while it trains.
         self.circumstances: dict[str, Any] = {}
         # What write_best wrote last.
@@ -58,8 +57,9 @@ class RunFolder:
     def create(cls, path: Path, run: "Run") -> Iterator["RunFolder"]:
         """Make a folder for a run and hold its lock; raises UserError where it holds one already or cannot be written."""
         refuse_existing(path)
+        # Before an environment is made, which may change the working folder.
+        path = path.absolute()
         folder = cls(path)
-        path = folder.path
         # Before anything is written: the fingerprint plays the environment, which may fail.
         folder.circumstances = circumstances(run.env, run.time_limit)
         try:

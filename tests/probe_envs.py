@@ -160,6 +160,12 @@ def _spin() -> None:
         pass
 
 
+def _sleep() -> None:
+    """Say so, and never return."""
+    print("sleeping", flush=True)
+    time.sleep(1e6)
+
+
 def _raise(error: BaseException) -> Any:
     raise error
 
@@ -186,7 +192,7 @@ FAULTS: dict[str, Any] = {
     "EndsGenerator": lambda obs: _raise(GeneratorExit()),
     "Cancels": lambda obs: _raise(asyncio.CancelledError("the task is off")),
     "RaisesNoException": lambda obs: _raise(NoException("base")),
-    "Sleeps": lambda obs: time.sleep(1e6),
+    "Sleeps": lambda obs: _sleep(),
     "Spins": lambda obs: _spin(),
     "Exits": lambda obs: os._exit(7),
     "Crashes": lambda obs: os.kill(os.getpid(), signal.SIGSEGV),

@@ -130,14 +130,12 @@ def test_what_schedulers_and_terminals_send_ends_a_run_with_its_own_code(tmp_pat
 
 
 def test_an_ignored_hangup_stays_ignored(tmp_path):
-    with train(
-        tmp_path, "Limit", "--steps", "100_000_000", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    ) as run:
-        wait_for_line(run, "steps=40")
-        run.send_signal(signal.SIGHUP)
-        wait_for_line(run, "steps=")
-        wait_for_line(run, "steps=")
-        assert "SIGHUP" not in ends(run, signal.SIGTERM)
+    with train(tmp_path, "Limit", ENDLESS, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        wait_for_line(process, "steps=40")
+        process.send_signal(signal.SIGHUP)
+        wait_for_line(process, "steps=")
+        wait_for_line(process, "steps=")
+        assert "SIGHUP" not in ends(process, signal.SIGTERM)
 
 
 def test_a_terminal_that_closes_ends_a_run(tmp_path):

@@ -91,6 +91,15 @@ def interruptible() -> Iterator[None]:
     _caught, signal.signal = caught, leave
     try:
         yield
+    except OSError:
+        # The terminal may be what has gone, and the hang-up on its way.
+        time.sleep(0.1)
+        if caught.signal is None:
+            raise
+        for output in (1, 2):
+            # What is still to be flushed would change the exit code.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        raise Interrupted(caught.signal) from None
     finally:
         _caught, signal.signal = None, _set_handler
         signal.set_wakeup_fd(before)

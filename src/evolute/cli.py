@@ -209,10 +209,14 @@ def remember_compiled_programs() -> None:
     """Keep compiled programs between runs, unless the user told JAX where: a second start takes seconds."""
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if given is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base.absolute() / "evolute" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    elif given and "://" not in given:
+        # An environment may change the working folder.
+        jax.config.update("jax_compilation_cache_dir", os.path.abspath(given))
 
 
 def _print_result(result: "Result", out: Path) -> None:

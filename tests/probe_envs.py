@@ -1,10 +1,17 @@
 """Toy environments with known answers, for `probe_envs:NAME-v0`; importing this module registers them."""
 
+import asyncio
+import atexit
 import collections
+import ctypes
+import locale
 import os
 import signal
 import subprocess
+import tempfile
+import threading
 import time
+import warnings
 from typing import Any, ClassVar
 
 import gymnasium
@@ -107,7 +114,7 @@ class Bounds(Episodes):
         return action.astype(np.float64), reward, terminated, truncated, info
 
 
-class Strict(Episodes):
+class Checking(Episodes):
     """Accepts what its action space contains and has the type of, and observes the last action."""
 
     def __init__(self, low: list[float], high: list[float], dtype: str):
@@ -297,11 +304,21 @@ class SilentError(Exception):
         raise RuntimeError
 
 
+class NoException(BaseException):
+    """Slips through whoever expects an Exception."""
+
+
 def _spin() -> None:
     """Ignore a polite request to end, and never return."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         pass
+
+
+def _sleep() -> None:
+    """Say so, and never return."""
+    print("sleeping", flush=True)
+    time.sleep(1e6)
 
 
 def _raise(error: BaseException) -> Any:
@@ -340,7 +357,12 @@ FAULTS: dict[str, Any] = {
     "ArrayReward": lambda obs: (obs, np.ones(1), False, False, {}),
     "NoReward": lambda obs: (obs, None, False, False, {}),
     "FourValues": lambda obs: (obs, 1.0, False, {}),
-    "Sleeps": lambda obs: time.sleep(1e6),
+    "Quits": lambda obs: _raise(SystemExit(0)),
+    "Interrupts": lambda obs: _raise(KeyboardInterrupt("no key was pressed")),
+    "EndsGenerator": lambda obs: _raise(GeneratorExit()),
+    "Cancels": lambda obs: _raise(asyncio.CancelledError("the task is off")),
+    "RaisesNoException": lambda obs: _raise(NoException("base")),
+    "Sleeps": lambda obs: _sleep(),
     "Spins": lambda obs: _spin(),
     "Exits": lambda obs: os._exit(7),
     "Crashes": lambda obs: os.kill(os.getpid(), signal.SIGSEGV),
@@ -460,6 +482,139 @@ class Starts(Episodes):
         return np.array(divmod(number, 1000), np.float32)
 
 
+class Locks(Starts):
+    """Hangs in native code, which holds the interpreter's lock."""
+
+    def observed(self) -> np.ndarray:
+        if self.count:
+            # No time is left to a thread.
+            ctypes.PyDLL(None).sleep(1000)
+        return super().observed()
+
+
+class Part(Noisy):
+    """Fails in one part of it that is not a step, and in none of its siblings."""
+
+    def __init__(self, part: str, fault: str):
+        super().__init__()
+        self.part, self.fault = part, fault
+        self.fails("make")
+
+    def fails(self, part: str) -> None:
+        if part == self.part:
+            FAULTS[self.fault](None)
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        self.fails("spaces")
+        return Box(-1.0, 1.0, (1,))
+
+    def close(self) -> None:
+        self.fails("close")
+
+
+class Slow(Endless):
+    """From its 250th step on, which no short interval reaches, it is slow, and leaves a file that says so."""
+
+    def observed(self) -> np.ndarray:
+        if self.count > 250:
+            open("slow", "w").close()
+            time.sleep(0.1)
+        return super().observed()
+
+
+class Sluggish(Endless):
+    """Takes a second for a step."""
+
+    def paid(self, action: np.ndarray) -> float:
+        time.sleep(1)
+        return 1.0
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ignores(Noisy):
+    """Wants no signal to stop anything, and says so at every step."""
+
+    def paid(self, action: np.ndarray) -> float:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
+        return super().paid(action)
+
+
+class IgnoresNatively(Noisy):
+    """Wants no signal to stop anything, and asks the system for that: when it is made, and at its first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ignore()
+
+    def ignore(self) -> None:
+        native = ctypes.CDLL(None).signal
+        native.argtypes, native.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+        for number in STOPPING:
+            native(number, int(signal.SIG_IGN))
+
+    def paid(self, action: np.ndarray) -> float:
+        if self.episode == 0 and self.count == 1:
+            self.ignore()
+        return super().paid(action)
+
+
+class Lingers(Noisy):
+    """Leaves a thread and an exit handler behind, neither of which ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        atexit.register(time.sleep, 1000)
+
+
+class Forks(Noisy):
+    """Is in two processes from its first step on."""
+
+    def paid(self, action: np.ndarray) -> float:
+        if self.episode == 0 and self.count == 1:
+            with warnings.catch_warnings(action="ignore"):
+                os.fork()
+        return super().paid(action)
+
+
+class Moves(Noisy):
+    """Goes to another folder when it is made, and at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.move()
+
+    def move(self) -> None:
+        # To and fro: no folder is the last one.
+        os.chdir("/" if os.getcwd() != "/" else tempfile.gettempdir())
+
+    def paid(self, action: np.ndarray) -> float:
+        self.move()
+        return super().paid(action)
+
+
+class Strict(Noisy):
+    """Changes settings of the whole process, when it is made and at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.change()
+
+    def change(self) -> None:
+        np.seterr(all="raise")
+        warnings.simplefilter("error")
+        os.umask(0o777)
+        locale.setlocale(locale.LC_ALL, "C")
+
+    def paid(self, action: np.ndarray) -> float:
+        self.change()
+        return super().paid(action)
+
+
 class Process(Episodes):
     """Observes the process that it runs in."""
 
@@ -472,9 +627,11 @@ for name in FAULTS:
     gymnasium.register(f"{name}InReset-v0", entry_point=Faulty, kwargs={"fault": name, "in_reset": True})
     gymnasium.register(f"Sometimes{name}-v0", entry_point=Sporadic, kwargs={"fault": name})
     gymnasium.register(f"Sometimes{name}InReset-v0", entry_point=Sporadic, kwargs={"fault": name, "in_reset": True})
+    for part in ("make", "spaces", "close"):
+        gymnasium.register(f"{name}In{part.title()}-v0", entry_point=Part, kwargs={"part": part, "fault": name})
 
 for name, bounds in STRICT.items():
-    gymnasium.register(f"{name}-v0", entry_point=Strict, kwargs=dict(zip(("low", "high", "dtype"), bounds, strict=True)))
+    gymnasium.register(f"{name}-v0", entry_point=Checking, kwargs=dict(zip(("low", "high", "dtype"), bounds, strict=True)))
 for name, spaces in SPACES.items():
     gymnasium.register(f"{name}-v0", entry_point=lambda spaces=spaces: Spaces(**spaces))
 
@@ -484,6 +641,15 @@ for name, made in {
     "Raising": Raising,
     "Changing": Changing,
     "Growing": Growing,
+    "Locks": Locks,
+    "Slow": Slow,
+    "Sluggish": Sluggish,
+    "Ignores": Ignores,
+    "IgnoresNatively": IgnoresNatively,
+    "Lingers": Lingers,
+    "Forks": Forks,
+    "Moves": Moves,
+    "Strict": Strict,
     "Planned": Planned,
     "Reuses": Reuses,
     "Remembers": Remembers,

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import gymnasium
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 import probe_envs
+from evolute import isolation
 from evolute.environments import Environment, EnvironmentFault, physics_fingerprint
 from evolute.errors import UserError
+from evolute.interruption import interruptible
 
 STILL = np.zeros(1, np.float32)
 SAID = {
@@ -30,6 +34,10 @@ SAID = {
     "ArrayReward": "its reward is array([1.]), which is no number",
     "NoReward": "its reward is None, which is no number",
     "FourValues": "ValueError: not enough values to unpack (expected 5, got 4)",
+    "Quits": "SystemExit: 0",
+    "EndsGenerator": "GeneratorExit",
+    "Cancels": "CancelledError: the task is off",
+    "RaisesNoException": "NoException: base",
 }
 ENDS_ITS_PROCESS = {
     "Sleeps": "it did not return within 1 seconds, so its process was killed",
@@ -37,7 +45,7 @@ ENDS_ITS_PROCESS = {
     "Exits": "its process ended with exit code 7 before it answered",
     "Crashes": "its process was ended by signal 11 before it answered",
 }
-FAULTY_RESETS = ("Raises", "NaNObservation", "WrongShape", "NoObservation")
+FAULTY_RESETS = ("Raises", "NaNObservation", "WrongShape", "NoObservation", "Quits", "RaisesNoException")
 
 
 @contextlib.contextmanager
@@ -87,7 +95,55 @@ def test_a_fault_in_a_reset_says_what_is_wrong(name):
     assert (fault.value.call, fault.value.message) == ("reset", SAID[name])
 
 
-@pytest.mark.parametrize("name", ["RaisesOddly", "RaisesSilently", "NaNObservation", "FourValues"])
+@pytest.mark.parametrize(
+    ("name", "time_limit"),
+    [("Quits", 0), ("Interrupts", 0), ("EndsGenerator", 0), ("Cancels", 0), ("RaisesNoException", 0), ("Quits", 20)],
+)
+def test_what_is_no_exception_is_a_mistake_where_an_environment_is_made_and_nothing_where_it_is_closed(name, time_limit):
+    with interruptible():
+        for part in ("Make", "Spaces"):
+            with pytest.raises(UserError, match=r"cannot be created, as it says itself: '.+'; fix it"):
+                Environment(f"probe_envs:{name}In{part}-v0", time_limit)
+        with made(f"{name}InClose", time_limit) as environment:
+            environment.reset(0)
+            environment.rebuild()
+            environment.reset(0)
+
+
+def test_ctrl_c_is_nobodys_fault_and_a_keyboard_interrupt_of_the_environments_own_is():
+    with made("Interrupts") as environment:
+        environment.reset(0)
+        environment.step(STILL)
+        environment.step(STILL)
+        # It looks like a key that was pressed.
+        with pytest.raises(KeyboardInterrupt):
+            environment.step(STILL)
+    with interruptible(), made("Interrupts") as environment:
+        fails_at_the_third_step(environment, "KeyboardInterrupt: no key was pressed")
+    with interruptible(), made("InterruptsInReset") as environment, pytest.raises(EnvironmentFault, match="no key was pressed"):
+        environment.reset(0)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_what_a_handler_of_the_librarys_user_raises_stops_a_step(error):
+    def stop(number, frame):
+        raise error
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with made("Sleeps") as environment:
+            environment.reset(0)
+            environment.step(STILL)
+            environment.step(STILL)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(error):
+                environment.step(STILL)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["RaisesOddly", "RaisesSilently", "NaNObservation", "FourValues", "Quits"])
 def test_a_fault_in_another_process_says_the_same(name):
     with made(name, time_limit=20.0) as environment:
         number = process(environment)
@@ -111,6 +167,96 @@ def test_a_process_that_hangs_or_dies_is_replaced_and_none_is_left(name):
         environment.reset(0)
         environment.step(STILL)
     assert not is_running(second)
+
+
+# A parent that is asked to end while what it started hangs: it says who that is, and waits in a step.
+PARENT = """
+import os, sys, threading
+import numpy
+from evolute.environments import Environment
+from evolute.interruption import interruptible
+
+with interruptible():
+    environment = Environment(sys.argv[1], time_limit=300)
+    high, low = environment.reset(0)
+    print(environment._env._process.pid, int(high) * 1000 + int(low), flush=True)
+    if sys.argv[2] == "exit":
+        threading.Timer(1, os._exit, (0,)).start()
+    environment.step(numpy.zeros(1, numpy.float32))
+"""
+ENDS = {
+    "exit": (),
+    "kill": (signal.SIGKILL,),
+    "quit": (signal.SIGQUIT,),
+    "terminate": (signal.SIGTERM, signal.SIGTERM),
+    "interrupt": (signal.SIGINT, signal.SIGINT),
+    "hang up": (signal.SIGHUP, signal.SIGHUP),
+    "one and another": (signal.SIGUSR1, signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize(("name", "end"), [*(("Starts", end) for end in ENDS), ("Locks", "kill"), ("Locks", "terminate")])
+def test_a_hung_process_ends_with_its_parent_however_that_ends(name, end):
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-c", PARENT, f"probe_envs:{name}-v0", end]
+    with subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        group = []
+        try:
+            group = [int(number) for number in parent.stdout.readline().split()]
+            assert len(group) == 2, parent.stderr.read()
+            assert all(map(is_running, group))
+            # Into the step.
+            time.sleep(0.3)
+            for number in ENDS[end]:
+                parent.send_signal(number)
+                time.sleep(0.3)
+            # Nobody holds its output any more.
+            parent.communicate(timeout=30)
+            give_up = time.monotonic() + 10
+            while any(map(is_running, group)) and time.monotonic() < give_up:
+                time.sleep(0.01)
+            assert not any(map(is_running, group))
+        finally:
+            parent.kill()
+            for number in group:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+
+
+def test_what_an_environment_started_ends_with_it():
+    for end in ("close", "rebuild"):
+        with made("Starts", time_limit=20.0) as environment:
+            high, low = environment.reset(0)
+            started = int(high) * 1000 + int(low)
+            assert is_running(started)
+            if end == "rebuild":
+                os.kill(process(environment), signal.SIGKILL)
+                with pytest.raises(EnvironmentFault, match="was ended by signal 9"):
+                    environment.step(STILL)
+        give_up = time.monotonic() + 10
+        while is_running(started) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert not is_running(started)
+
+
+def test_an_environment_that_hangs_while_it_closes_costs_its_process_and_no_fault(monkeypatch):
+    monkeypatch.setattr(isolation, "CLOSE_LIMIT", 0.5)
+    with made("SpinsInClose", time_limit=20.0) as environment:
+        environment.reset(0)
+        number = process(environment)
+        environment.rebuild()
+        assert not is_running(number)
+        environment.reset(0)
+        number = process(environment)
+    assert not is_running(number)
+
+
+def test_an_environment_that_hangs_while_it_is_made_is_given_up(monkeypatch):
+    monkeypatch.setattr(isolation, "START_LIMIT", 4.0)
+    with pytest.raises(UserError, match="it did not return within 4 seconds, so its process was killed"):
+        Environment("probe_envs:SpinsInMake-v0", time_limit=1.0)
 
 
 def test_a_reset_that_hangs_is_a_fault():

@@ -16,7 +16,8 @@ OBS, ACT = 5, 3
 
 
 def algorithm(kind: str, delay: int = 2, **options) -> td3.Algorithm:
-    actor, critic = (optimizers.build(kind, optimizers.resolve_options(kind, role, options, 1e-3)) for role in optimizers.ROLES)
+    resolved = optimizers.resolve([kind], {kind: options}, 1e-3)[kind]
+    actor, critic = (optimizers.build(kind, resolved[role]) for role in optimizers.ROLES)
     return td3.Algorithm(OBS, ACT, (16, 12), (16, 12), delay, actor, critic)
 
 

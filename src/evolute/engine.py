@@ -82,12 +82,13 @@ def train_seeds(
     if len(seeds) == 0 or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds are {list(seeds)}; name each once, and at least one, such as 0 1 2.")
     runs = [replace(run, seed=seed) for seed in seeds]
+    # Before an environment is made, which may change the working folder.
+    paths = [Path(out).absolute() for out in outs] if outs is not None else []
     with contextlib.ExitStack() as stack:
         placement.use_all_cores(len(run.kinds) * len(runs))
         states = start(runs)
         for state in states:
             stack.callback(close, state)
-        paths = [Path(out) for out in outs] if outs is not None else []
         notes = cautions.at_start(run, states[0].evaluation_environment.facts)
         folders = [stack.enter_context(RunFolder.create(path, one, notes)) for path, one in zip(paths, runs, strict=bool(paths))]
         for sentence in folders[0].notes if folders else notes:

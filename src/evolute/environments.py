@@ -4,9 +4,9 @@ No vector environment and no autoreset: the next observation of a transition is 
 Actions are in [-1, 1] outside and rescaled to the environment's bounds here.
 """
 
-import contextlib
 import hashlib
 import numbers
+import os
 import platform
 import time
 import warnings
@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from evolute import interruption
 from evolute.errors import EnvironmentFault, UserError, closest
 from evolute.isolation import Isolated
 from evolute.policy import in_units_of
@@ -44,7 +45,8 @@ class Environment:
     """One environment with flat float32 observations [O] and actions [A] in [-1, 1].
 
     Whatever goes wrong inside a call is an EnvironmentFault, after which the environment must be rebuilt. Nothing that is not
-    finite in single precision, and no observation of another shape than the space's, ever comes out.
+    finite in single precision, and no observation of another shape than the space's, ever comes out. A signal that is caught
+    (`interruption.py`) raises Interrupted before a call.
     """
 
     def __init__(self, env_id: str, time_limit: float = 0.0):
@@ -53,33 +55,43 @@ class Environment:
         Args:
             env_id: Gymnasium's id.
             time_limit: seconds for a call of `reset` or `step`; the environment then lives in a process of its own, which is
-                killed where a call takes longer, and computes the same numbers. Zero: no limit, and no process.
+                killed where a call takes longer, and computes the same numbers. Zero: no limit, and no process. To be made it
+                has `isolation.start_limit` seconds, which include a process's imports, and to close a few.
         """
+        interruption.check()
         self._env: _Plain | Isolated
         if time_limit:
             try:
                 self._env = Isolated(partial(_in_new_process, env_id, _registered_here(env_id)), time_limit)
             except EnvironmentFault as fault:
+                interruption.check()
                 raise UserError(
-                    f"the environment {env_id!r} cannot be created in a process of its own: {fault.message}; choose "
-                    "time_limit 0, or, in a script, begin training under `if __name__ == '__main__':`."
+                    f"the environment {env_id!r} cannot be created in a process of its own: {fault.message}; fix it, "
+                    "raise time_limit (0: no limit and no process), or, in a script, begin under `if __name__ == '__main__':`."
                 ) from None
         else:
             self._env = _Plain(env_id)
+        interruption.catch_again()
         self.facts = self._env.facts
         self.shape, self.low, self.high = self.facts[:3]
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start an episode and return its first observation [O]; a seed restarts its randomness, too."""
-        return self._env.reset(seed)
+        interruption.check()
+        observation = self._env.reset(seed)
+        interruption.catch_again()
+        return observation
 
     def step(self, action: np.ndarray) -> Step:
         """Take an action [A] in [-1, 1]."""
+        interruption.check()
         return self._env.step(action)
 
     def rebuild(self) -> None:
         """Make it anew, so that nothing of what it went through is left; it must be reset next."""
+        interruption.check()
         self._env.rebuild()
+        interruption.catch_again()
 
     def close(self) -> None:
         """Release what the environment holds."""
@@ -90,16 +102,28 @@ class _Plain:
     """An environment in this process."""
 
     def __init__(self, env_id: str):
-        self._id = env_id
+        self._id, self._process = env_id, os.getpid()
         self._make()
 
     def _make(self) -> None:
-        self._env = _make(self._id)
         try:
+            self._env = _make(self._id)
+            self._open = True
             self.facts = facts_of(self._id, self._env)
         except UserError:
             self.close()
             raise
+        except BaseException as error:
+            raise UserError(
+                f"the environment {self._id!r} cannot be created, as it says itself: {own_words(error)!r}; fix it or choose another."
+            ) from error
+        finally:
+            self._end_copy()
+
+    def _end_copy(self) -> None:
+        """End a copy of this process that the environment forked and let return: it would train, too, and into the same files."""
+        if os.getpid() != self._process:
+            os._exit(0)
 
     def reset(self, seed: int | None) -> np.ndarray:
         try:
@@ -108,8 +132,10 @@ class _Plain:
             return self._checked_obs("reset", obs)
         except EnvironmentFault:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise _fault_of("reset", error) from error
+        finally:
+            self._end_copy()
 
     def step(self, action: np.ndarray) -> Step:
         try:
@@ -122,8 +148,10 @@ class _Plain:
             )
         except EnvironmentFault:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise _fault_of("step", error) from error
+        finally:
+            self._end_copy()
 
     def rebuild(self) -> None:
         self.close()
@@ -137,9 +165,17 @@ class _Plain:
             raise EnvironmentFault("make", f"it has {_described(now)} now, and had {_described(before)}")
 
     def close(self) -> None:
-        # It may be as broken as can be, and nobody needs it any more.
-        with contextlib.suppress(Exception):
+        # Once: the second time may be its undoing.
+        if not self._open:
+            return
+        self._open = False
+        try:
             self._env.close()
+        except BaseException as error:
+            # It may be as broken as can be, and nobody needs it any more.
+            own_words(error)
+        finally:
+            self._end_copy()
 
     def _checked_obs(self, call: str, obs: Any) -> np.ndarray:
         """Return an observation of its own [O], which the environment cannot change afterwards."""
@@ -182,12 +218,9 @@ def _checked_reward(reward: Any) -> float:
     return float(array)
 
 
-def _fault_of(call: str, error: Exception) -> EnvironmentFault:
-    try:
-        said = str(error)
-    except Exception:
-        said = "an error that cannot be shown"
-    return EnvironmentFault(call, f"{type(error).__name__}: {said}" if said else type(error).__name__)
+def _fault_of(call: str, error: BaseException) -> EnvironmentFault:
+    said, name = own_words(error), type(error).__name__
+    return EnvironmentFault(call, name if said == name else f"{name}: {said}")
 
 
 def _registered_here(env_id: str) -> str | None:
@@ -217,10 +250,6 @@ def _make(env_id: str) -> gymnasium.Env:
     except gymnasium.error.UnregisteredEnv:
         near = closest(env_id, [module + known for known in gymnasium.registry])
         raise UserError(f"unknown environment {env_id!r}{near}; name one that Gymnasium knows, such as HalfCheetah-v4.") from None
-    except Exception as error:
-        raise UserError(
-            f"the environment {env_id!r} cannot be created, as it says itself: {own_words(error)!r}; mend it or choose another."
-        ) from error
     if env.spec is not None and module + env.spec.id != env_id:
         env.close()
         raise UserError(f"the environment {env_id!r} has no version; name it in full, such as {module + env.spec.id}.")
@@ -248,8 +277,11 @@ def check_import(env_id: str, allowed: str | None) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Gymnasium's advice on task versions: the v4 tasks are chosen on purpose, and a missing one is refused."""
-    with warnings.catch_warnings():
+    """Silence Gymnasium's advice on task versions: the v4 tasks are chosen on purpose, and a missing one is refused.
+
+    What an environment asks of NumPy's errors and of warnings is undone, too: it would hold for the whole process.
+    """
+    with warnings.catch_warnings(), np.errstate():
         warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*Using the latest versioned environment.*", category=UserWarning)
         yield

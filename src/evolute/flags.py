@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from evolute import limits
 from evolute.errors import UserError, closest
 
 # Where records go, as the help shows it.
@@ -162,6 +163,16 @@ def whole_number(flag: str, text: str, least: int) -> int:
     return value
 
 
+def seconds(flag: str, text: str) -> float:
+    """Return an option's number of seconds, 0 for no limit; raises UserError where it is none."""
+    value = value_of(text)
+    if type(value) not in (int, float) or not 0 <= value <= limits.TIME_LIMIT:
+        raise UserError(
+            f"{flag} is {text}; it must be a number of seconds not below 0 and at most {limits.TIME_LIMIT}, such as 10."
+        )
+    return float(value)
+
+
 @dataclass(frozen=True)
 class ResumeFlags:
     """Go on with a run that was stopped, from its newest whole checkpoint; or make a run longer."""
@@ -192,6 +203,8 @@ class EvaluateFlags:
     """Episodes to play instead of a number of steps."""
     seed: SeedFlag = "0"
     """Seed of the first episode."""
+    time_limit: Annotated[str, tyro.conf.arg(metavar="FLOAT")] = "0"
+    """Seconds that a call of the environment may take before it is killed; 0 for no limit."""
     allow_import: AllowImportFlag = None
 
 

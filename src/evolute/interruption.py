@@ -1,15 +1,23 @@
-"""Stopping on request: the first signal ends a run between two steps, the second ends the process at once."""
+"""Stopping on request: the first signal ends a command between two steps, the second ends the process at once."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What a person, a terminal that closes, a scheduler and a limit on processor time send. SIGQUIT keeps ending the process at once.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+# As it is, whatever stands in its place while signals are caught.
+_set_handler = signal.signal
 SHOW_CURSOR = "\x1b[?25h"
+# Seconds for threads and exit handlers that an environment left behind.
+EXIT_LIMIT = 5.0
 
 
 class Interrupted(Exception):
@@ -20,50 +28,119 @@ class Interrupted(Exception):
         self.exit_code = 128 + number
 
 
-class Interruption:
-    """An observer of progress that stops the run once a signal has come."""
+class _Caught:
+    """The signals that are caught, where they are announced, and the first that came."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: list[signal.Signals], writer: int):
+        self.numbers, self.writer = numbers, writer
         self.signal: int | None = None
 
-    def __call__(self, _: Any = None) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+
+# Of the process, as signals are; None while they are left to whoever uses the library.
+_caught: _Caught | None = None
+
+
+def check() -> None:
+    """Raise Interrupted if a signal has come; nothing while they are not caught. It is called between two steps."""
+    if _caught is not None and _caught.signal is not None:
+        raise Interrupted(_caught.signal)
+
+
+def catch_again() -> None:
+    """Take signals back from an environment that had them ignored in native code, or by a function it had imported before."""
+    if _caught is not None:
+        for number in _caught.numbers:
+            _set_handler(number, _nothing)
+        signal.set_wakeup_fd(_caught.writer)
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Catch SIGINT and SIGTERM while a run trains.
+def interruptible() -> Iterator[None]:
+    """Catch signals while a command works, so that `check` tells of them.
 
-    A thread reads the signals: the main thread may be compiling or waiting for an environment for minutes, and Python calls its
-    handlers there only.
+    A thread reads them: the main thread may be compiling or waiting for an environment for minutes, and Python calls its handlers
+    there only. Nobody can take them away by `signal.signal` meanwhile. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
-    interruption = Interruption()
+    global _caught
+    numbers = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    caught = _Caught(numbers, writer)
 
     def watch() -> None:
         while number := os.read(reader, 1):
-            if interruption.signal is not None:
+            # Other signals that somebody handles are announced, too.
+            if number[0] not in numbers:
+                continue
+            if caught.signal is not None:
                 if sys.stderr.isatty():
                     # The live table hides it.
-                    os.write(2, SHOW_CURSOR.encode())
+                    _tell(SHOW_CURSOR)
                 os._exit(128 + number[0])
-            interruption.signal = number[0]
+            caught.signal = number[0]
             name = signal.Signals(number[0]).name
-            os.write(2, f"\nevolute: {name} received; stopping after this step. Once more stops at once.\n".encode())
+            _tell(f"\nevolute: {name} received; stopping after this step. Once more stops at once.\n")
+
+    def leave(number: Any, handler: Any) -> Any:
+        return signal.getsignal(number) if number in numbers else _set_handler(number, handler)
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
-    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    handlers = {number: _set_handler(number, _nothing) for number in numbers}
     before = signal.set_wakeup_fd(writer)
+    _caught, signal.signal = caught, leave
     try:
-        yield interruption
+        yield
+    except OSError:
+        # The terminal may be what has gone, and the hang-up on its way.
+        time.sleep(0.1)
+        if caught.signal is None:
+            raise
+        for output in (1, 2):
+            # What is still to be flushed would change the exit code.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        raise Interrupted(caught.signal) from None
     finally:
+        _caught, signal.signal = None, _set_handler
         signal.set_wakeup_fd(before)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            _set_handler(number, handler)
         os.close(writer)
         watcher.join()
         os.close(reader)
+
+
+def raised_by_signal(error: BaseException) -> bool:
+    """Return whether an error that came out of an environment's code is a signal's, which happened to come meanwhile.
+
+    While signals are caught no error is. Otherwise Ctrl-C raises KeyboardInterrupt, and a handler of whoever uses the library
+    may raise what is no Exception, such as SystemExit: its own code is then among the calls that the error came through.
+    """
+    if isinstance(error, Exception):
+        return False
+    if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        return True
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def end_in_time(code: int) -> None:
+    """Let the process end with an exit code within EXIT_LIMIT, whatever threads and exit handlers an environment left."""
+
+    def end() -> None:
+        time.sleep(EXIT_LIMIT)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
+
+
+def _nothing(*_: Any) -> None:
+    """Handle a signal: the thread has read of it."""
+
+
+def _tell(text: str) -> None:
+    # The terminal may be what has gone.
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())

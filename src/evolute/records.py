@@ -97,6 +97,8 @@ class RunFolder:
         from evolute import cautions
 
         refuse_existing(path)
+        # Before an environment is made, which may change the working folder.
+        path = path.absolute()
         folder = cls(path)
         # Before anything is written: the fingerprint plays the environment, which may fail.
         folder.circumstances = circumstances(run.env, run.time_limit)

@@ -46,6 +46,8 @@ def resume(
         RunStopped: as in `train`.
     """
     folder = RunFolder.open(Path(path), writing=True)
+    # An environment may change the working folder.
+    folder.path = folder.path.absolute()
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder.held())
         notes: list[str] = []

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from evolute import limits
+from evolute import interruption, limits
 from evolute.errors import UserError
 from evolute.policy import ACTION_TYPES
 
@@ -46,19 +46,23 @@ def facts_of(env_id: str, env: gymnasium.Env) -> Facts:
         return Facts(shape, low, high, *_layers(env))
     except UserError:
         raise
-    except Exception as error:
+    except BaseException as error:
         raise UserError(
             f"the environment {env_id!r} has spaces that cannot be read, as it says itself: {own_words(error)!r}; "
             "fix them or choose another environment."
         ) from error
 
 
-def own_words(error: Exception) -> str:
-    """Return what an exception of an environment says, in one line."""
+def own_words(error: BaseException) -> str:
+    """Return what an error that an environment raised says, in one line; raises it again where it is a signal's."""
+    if interruption.raised_by_signal(error):
+        raise error
     try:
         return " ".join(str(error).split()) or type(error).__name__
-    except Exception:
-        return type(error).__name__
+    except BaseException as another:
+        if interruption.raised_by_signal(another):
+            raise
+        return "an error that cannot be shown"
 
 
 def _bounds(env_id: str, space: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from evolute.placement import Group
 from evolute.policy import Policy
 from evolute.population import Member
 from evolute.randomness import POPULATION, Purpose
-from evolute.records import RunFolder
+from evolute.records import RunFolder, check_outs
 from evolute.replay import ReplayBuffer, Sample, bucket
 from evolute.state import PHASES, Best, Observer, Progress, Result, State
 from evolute.td3 import Algorithm, Report
@@ -72,17 +72,17 @@ def train_seeds(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds are {list(seeds)}; name each once, and at least one, such as 0 1 2.")
+    paths = None if outs is None else check_outs(outs, len(seeds))
     runs = [replace(run, seed=seed) for seed in seeds]
     with contextlib.ExitStack() as stack:
         placement.use_all_cores(len(run.kinds) * len(runs))
         states = start(runs)
         for state in states:
             stack.callback(close, state)
-        paths = [Path(out) for out in outs] if outs is not None else []
-        folders = (
-            [stack.enter_context(RunFolder.create(path, one)) for path, one in zip(paths, runs, strict=True)] if paths else []
-        )
-        return go_on(states, folders or [None] * len(runs), observer)
+        if paths is None:
+            return go_on(states, [None] * len(runs), observer)
+        folders = [stack.enter_context(RunFolder.create(path, one)) for path, one in zip(paths, runs, strict=True)]
+        return go_on(states, folders, observer)
 
 
 def go_on(states: list[State], folders: Sequence[RunFolder | None], observer: Observer | None) -> list[Result]:
@@ -162,7 +162,7 @@ def start(runs: Sequence[Run]) -> list[State]:
         for number, one in enumerate(runs)
     ]
     algorithms = {kind: algorithm_of(run, kind, members[0][0].environment) for kind in run.mix}
-    programs = {kind: placement.make_programs(algorithm, run.precision) for kind, algorithm in algorithms.items()}
+    programs = {kind: placement.make_programs(algorithm, run.precision, kind) for kind, algorithm in algorithms.items()}
     groups = []
     for kind, lanes, device in placement.deal(run.kinds * len(runs), run.placement):
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in lanes]

@@ -1,5 +1,6 @@
 """Stopping on request: the first signal ends a run between two steps, the second ends the process at once."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -52,7 +53,11 @@ def interruptible() -> Iterator[Interruption]:
                 os._exit(128 + number[0])
             interruption.signal = number[0]
             name = signal.Signals(number[0]).name
-            os.write(2, f"\nevolute: {name} received; stopping after this step. Once more stops at once.\n".encode())
+            # Through the stream, not its descriptor: a live table moves aside for it.
+            with contextlib.suppress(OSError, ValueError):
+                print(
+                    f"\nevolute: {name} received; stopping after this step. Once more stops at once.", file=sys.stderr, flush=True
+                )
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
@@ -67,3 +72,29 @@ def interruptible() -> Iterator[Interruption]:
         os.close(writer)
         watcher.join()
         os.close(reader)
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """End the process at once on SIGINT, with 130, while there is nothing to be saved: also in imports, which may swallow it."""
+    # Not where the process was told to ignore it, nor in another thread than the main one, which alone may say so.
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
+        yield
+        return
+
+    def end(number: int, _: Any) -> None:
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            print("\nevolute: interrupted.", file=sys.stderr, flush=True)
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -15,7 +15,7 @@ import numpy as np
 
 from evolute import forms, limits
 from evolute.errors import RunStopped, UserError
-from evolute.files import append, check_plain, make_folder, partial_name, read_at_most, write_whole
+from evolute.files import append, check_plain, is_folder, make_folder, partial_name, read_at_most, write_whole
 from evolute.lock import LOCK_FILE, locked
 from evolute.policy import Policy
 
@@ -79,10 +79,15 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """Open a folder for reading; raises UserError where it holds no run, or links that lead out of it."""
-        if not path.is_dir():
-            raise UserError(f"the run folder {str(path)!r} does not exist; check the path.")
-        # A checkpoint holds a copy of the configuration.
-        if not (path / CONFIG_FILE).is_file() and not (path / CHECKPOINT_FOLDER).is_dir():
+        if not is_folder(path):
+            what = "is no folder" if path.exists() else "does not exist"
+            raise UserError(f"the run folder {str(path)!r} {what}; check the path.")
+        try:
+            # A checkpoint holds a copy of the configuration.
+            holds_run = (path / CONFIG_FILE).is_file() or (path / CHECKPOINT_FOLDER).is_dir()
+        except OSError as error:
+            raise UserError(f"the run folder {str(path)!r} cannot be opened: {error.strerror}; check the path.") from None
+        if not holds_run:
             raise UserError(f"{str(path)!r} holds no run: it has no {CONFIG_FILE}; give the folder that `evolute train` named.")
         refuse_links(path)
         return cls(path)
@@ -257,9 +262,25 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(_finite(row)) + "\n" for row in rows).encode()
 
 
+def check_outs(outs: Sequence[str | Path], count: int) -> list[Path]:
+    """Return the folders of several runs; raises UserError unless there is one for each, all different and free."""
+    if isinstance(outs, str | Path):
+        raise UserError(f"outs is {str(outs)!r}; give a list with one folder for each of the {count} seeds.")
+    paths = [Path(out) for out in outs]
+    if len(paths) != count or len({path.absolute() for path in paths}) < count:
+        raise UserError(f"outs names {len(set(paths))} different folders for {count} seeds; give one for each.")
+    for path in paths:
+        if any(path.absolute() in other.absolute().parents for other in paths):
+            raise UserError(f"outs names {str(path)!r} and a folder inside it; give each seed a folder outside the others.")
+        refuse_existing(path)
+    return paths
+
+
 def refuse_existing(path: Path) -> None:
     """Raise UserError where a folder already holds a run, or is something else than a folder."""
     try:
+        # Raises where the system cannot follow it; the answers below would be no, whatever is there.
+        is_folder(path)
         if (path / CONFIG_FILE).exists():
             raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out, or remove it first.")
         if path.exists() and not path.is_dir():

@@ -24,7 +24,7 @@ def resume(
     observer: Observer | None = None,
     allow_version_change: bool = False,
     allow_import: str | None = None,
-    note: Callable[[str], None] = warnings.warn,
+    note: Callable[[str], None] | None = None,
 ) -> Result:
     """Go on with a run that was stopped, or make a run longer.
 
@@ -36,7 +36,8 @@ def resume(
         observer: is told of progress, as in `train`.
         allow_version_change: go on with other versions or another physics than those the run was trained with.
         allow_import: the module that the run's environment may be imported from, if its id names one.
-        note: is told where the run goes on and what was found damaged, one sentence each.
+        note: is told where the run goes on, what was found damaged and what has changed, one sentence each. Without it damage and
+            changes are warnings, and where the run goes on is not said.
 
     Returns:
         The result, as of `train`.
@@ -63,13 +64,16 @@ def resume(
         stack.callback(engine.close, state)
         if found is not None:
             checkpoint.restore(folder.path, found, state)
-        notes.append(f"going on after {state.steps_done:,} of {run.steps:,} steps.")
-        rewind(folder, run, found, {"changes": changes, "notes": notes})
+        notes += [f"{name} was {old} and is {new}." for name, (old, new) in changes.items()]
+        begun = f"going on after {state.steps_done:,} of {run.steps:,} steps."
+        rewind(folder, run, found, {"changes": changes, "notes": [*notes, begun]})
         if found is not None:
             # What a process left that was killed before it could, or in the middle of a file.
             checkpoint.delete_unneeded(folder.path)
         for sentence in notes:
-            note(sentence)
+            (note or warnings.warn)(sentence)
+        if note is not None:
+            note(begun)
         state.lineage = [event for event in folder.events() if event.get("event") == "exploit"]
         return engine.go_on([state], [folder], observer)[0]
 

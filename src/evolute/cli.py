@@ -327,9 +327,7 @@ def one_run(given: Path | None) -> Path:
 
     path = folder_of(given)
     if folders := seed_folders(path):
-        raise UserError(
-            f"{str(path)!r} holds {len(folders)} runs that --seeds made; name one of them, such as {str(folders[0])!r}."
-        )
+        raise UserError(f"{str(path)!r} holds the runs of {len(folders)} seeds; name one, such as {str(folders[0])!r}.")
     return path
 
 

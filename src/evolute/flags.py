@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
+import shutil
 import tomllib
 import typing
 from collections.abc import Sequence
@@ -17,6 +19,8 @@ import tyro
 from evolute.errors import UserError, closest
 from evolute.foreign import POINTERS
 
+# Characters of a line that help needs.
+NARROWEST = 40
 # Where records go, as the help shows it.
 OUT = "runs/<env>-<mix>-<seed>-<time>"
 
@@ -227,6 +231,9 @@ class DemoFlags:
 # ------------------------------------------------------------------------------------------------------------ parsing
 
 
+COMMANDS = ("train", "resume", "evaluate", "show", "demo")
+
+
 def flags_of(command: str) -> Any:
     """Return the record of a command's options."""
     if command == "train":
@@ -247,6 +254,9 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
         is_option = name.startswith("--") or (name.startswith("-") and name[1:].isalpha())
         if is_option and name not in known and (pointer := POINTERS.get(name.lstrip("-"))) is not None:
             raise UserError(f"unknown option {name!r}: {pointer}; see `evolute train --help`.")
+    if shutil.get_terminal_size().columns < NARROWEST:
+        # tyro looks for the line breaks of its help for ever.
+        os.environ["COLUMNS"] = str(NARROWEST)
     try:
         with contextlib.redirect_stderr(said):
             parsed, unknown = tyro.cli(flags, args=words, prog=f"evolute {command}", return_unknown_args=True)

@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from evolute.errors import EnvironmentFault, UserError
+from evolute.errors import EnvironmentFault, RunStopped, UserError
 
 # Seconds for a new process to import what it needs and make the environment, and for the environment to be made again.
 START_LIMIT = 120.0
@@ -66,10 +66,17 @@ class Isolated:
     def _start(self) -> None:
         # Not forked: JAX has threads, and a copy of their locks would never be released.
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._make), daemon=True, name="evolute-environment")
-        with _interruptions_later():
-            self._process.start()
+        try:
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs, self._make), daemon=True, name="evolute-environment")
+            with _interruptions_later():
+                self._process.start()
+        except OSError as error:
+            self._pipe = None
+            raise RunStopped(
+                f"no process for an environment can be started: {error.strerror or error}; raise the limits that `ulimit -n` "
+                "(open files) and `ulimit -u` (processes) show, or choose fewer members or time_limit 0."
+            ) from None
         theirs.close()
         try:
             self.facts = self._receive("make", START_LIMIT)

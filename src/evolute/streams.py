@@ -73,8 +73,8 @@ def prepared() -> Iterator[Output]:
         try:
             os.fstat(descriptor)
         except OSError:
-            # Or the next file that is opened would get this number, and what is printed would end up in it.
-            os.open(os.devnull, os.O_RDWR)
+            # Or the next file that is opened would get this number, and what is printed would end up in it; children inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
         if stream is None:

@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import resource
 import shlex
 import signal
 import subprocess
@@ -26,8 +25,8 @@ from evolute.resumption import resume
 
 TESTS = Path(__file__).parent
 SETTINGS = {
-    **dict(mix={"adam": 1}, steps=60, interval=30, learning_starts=20, actor_layers=(4,), critic_layers=(4,), batch_size=32),
-    **dict(episodes=1, final_episodes=1),
+    **{"mix": {"adam": 1}, "steps": 60, "interval": 30, "learning_starts": 20, "batch_size": 32, "episodes": 1},
+    **{"actor_layers": (4,), "critic_layers": (4,), "final_episodes": 1},
 }
 TRAIN = (
     *("train", "probe_envs:Limit-v0", "--mix", "adam=1", "--steps", "60", "--interval", "30", "--learning-starts", "20"),
@@ -45,7 +44,7 @@ def start(folder, *words, **more):
         **more.pop("variables", {}),
     }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": folder, "env": variables} | more
-    return subprocess.Popen([sys.executable, "-m", "evolute.cli", *words], **pipes)
+    return subprocess.Popen([*pipes.pop("before", []), sys.executable, "-m", "evolute.cli", *words], **pipes)
 
 
 def ended(folder, *words, **more):
@@ -115,11 +114,9 @@ def test_training_goes_on_where_nobody_reads_any_more(tmp_path):
 
 
 def test_a_limit_of_open_files_is_told(tmp_path):
-    def few():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-
     words = (*TRAIN[:2], "--mix", "adam=16", *TRAIN[4:], "--time-limit", "9", "--out", "run", "--quiet")
-    code, _, err = ended(tmp_path, *words, preexec_fn=few)
+    few = ["bash", "-c", 'ulimit -n 40; exec "$@"', "bash"]
+    code, _, err = ended(tmp_path, *words, before=few)
     assert code == 3
     assert err.startswith(b"evolute: the run has stopped: no process for an environment can be started: Too many open files")
     assert b"ulimit -n" in err
@@ -204,7 +201,7 @@ def test_the_live_table_fits_a_small_terminal_with_its_progress():
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines[1:])
-    assert "… 17 more" in lines[0]
+    assert "… 19 more" in lines[0]
     assert "kfac_empirical/diag_ggn" in lines[5]
     assert any(line.lstrip().startswith("31 ") for line in lines)
     assert any(line.startswith("━") for line in lines)
@@ -220,7 +217,7 @@ def test_tables_leave_out_what_there_is_no_room_for_and_say_so():
         screen.print(curves_table([{"member": 0, "kind": row["kind"], "fitness": float(n)} for n in range(999)], width))
         said = screen.file.getvalue()
         assert "…" not in said
-        assert ("no room for: batch, damping" in said) == lacking
+        assert ("no room for:" in said) == lacking
         assert said.count("█") > 0
 
 

@@ -27,7 +27,7 @@ PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)
 # Seconds without progress that need no explanation.
 SHORT = 1.0
 # Lines of a terminal that the live table's head, foot and edges take.
-SURROUNDINGS = 9
+SURROUNDINGS = 11
 
 
 class Doing(logging.Handler):
@@ -114,14 +114,6 @@ class LiveTable:
 
     def __init__(self, console: Console, doing: Doing):
         self._console, self._doing = console, doing
-        # What is for standard error must not end up in standard output where that alone is a terminal.
-        self._live = Live(
-            console=console,
-            refresh_per_second=4,
-            transient=True,
-            get_renderable=self._screen,
-            redirect_stderr=sys.stderr.isatty(),
-        )
         # Drawn in the thread that trains, and shown by another one.
         self._table: Table | None = None
         self._progress: Progress | None = None
@@ -131,6 +123,14 @@ class LiveTable:
         self._contained: dict[tuple[int, int], float] = {}
         self._quarantined: set[tuple[int, int]] = set()
         self._states: dict[int, State] = {}
+        # What is for standard error must not end up in standard output where that alone is a terminal.
+        self._live = Live(
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            get_renderable=self._screen,
+            redirect_stderr=sys.stderr.isatty(),
+        )
 
     def __enter__(self) -> "LiveTable":
         """Take over the terminal's last lines."""

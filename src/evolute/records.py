@@ -1,5 +1,6 @@
 """A run folder: data that cannot run code, in TOML, JSON and safetensors; README lists the files. Imports no JAX."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -15,7 +16,7 @@ import numpy as np
 
 from evolute import forms, limits
 from evolute.errors import RunStopped, UserError
-from evolute.files import append, check_plain, is_folder, make_folder, partial_name, read_at_most, write_whole
+from evolute.files import append, check_plain, is_folder, make_folder, partial_name, read_at_most, reason, write_whole
 from evolute.lock import LOCK_FILE, locked
 from evolute.policy import Policy
 
@@ -280,7 +281,8 @@ def refuse_existing(path: Path) -> None:
     """Raise UserError where a folder already holds a run, or is something else than a folder."""
     try:
         # Raises where the system cannot follow it; the answers below would be no, whatever is there.
-        is_folder(path)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
         if (path / CONFIG_FILE).exists():
             raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out, or remove it first.")
         if path.exists() and not path.is_dir():
@@ -290,12 +292,15 @@ def refuse_existing(path: Path) -> None:
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise PermissionError(errno.EACCES, f"{str(above)!r} is no folder that you may write to")
-    except OSError as error:
+    # ValueError: a character that no path may have.
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise _unwritable(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"the folder {str(path)!r} cannot be written: {error.strerror}; choose another with --out.")
+def _unwritable(path: Path, error: OSError | ValueError) -> UserError:
+    return UserError(f"the folder {str(path)!r} cannot be written: {reason(error)}; choose another with --out.")
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

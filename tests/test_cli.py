@@ -71,7 +71,7 @@ def environment_variables(**more):
         "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
         **more,
     }
 
@@ -164,7 +164,7 @@ def test_a_signal_stops_between_two_steps_and_says_how_to_go_on(tmp_path, number
     assert err.splitlines() == [
         "",
         f"evolute: {number.name} received; stopping after this step. Once more stops at once.",
-        "evolute: stopped. Go on from the last checkpoint with: evolute resume run",
+        "evolute: stopped. Go on from the last checkpoint with: evolute resume run --allow-import probe_envs",
     ]
     shown = evolute(tmp_path, "show", "run")
     assert shown.returncode == 0

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from evolute import cli
+from evolute import cli, flags
 from evolute.config import Run, to_toml
+from evolute.foreign import POINTERS
 
 TRAIN = ("train", "probe_envs:Limit-v0")
 
@@ -61,6 +62,13 @@ MISTAKES = [
     ((*TRAIN, "--interval", "1.5"), ["interval is 1.5", "whole number"]),
     ((*TRAIN, "--interval"), ["missing value for argument '--interval'", "evolute train --help"]),
     ((*TRAIN, "--intervall", "3"), ["unknown option '--intervall'", "did you mean '--interval'?", "--help"]),
+    (("train", "--env", "Hopper-v4"), ["unknown option '--env'", "the environment is named without an option"]),
+    ((*TRAIN, "--lr", "1e-3"), ["unknown option '--lr'", "--optimizers adam.learning_rate=1e-3"]),
+    ((*TRAIN, "--learning_rate=1e-3"), ["unknown option '--learning-rate'", "--optimizers adam.learning_rate=1e-3"]),
+    ((*TRAIN, "--gamma", "0.9"), ["unknown option '--gamma'", "use --discount 0.99"]),
+    ((*TRAIN, "--total-timesteps", "9"), ["unknown option '--total-timesteps'", "use --steps 1000000"]),
+    ((*TRAIN, "-f", "logs"), ["unknown option '-f'", "use --out PATH"]),
+    (("show", "--run", "x"), ["unknown option '--run'", "the run folder is named without an option"]),
     ((*TRAIN, "adam=2"), ["unexpected word 'adam=2'", "evolute train --help"]),
     ((*TRAIN, "--steps", "10_000"), ["steps is 10000", "the 10000 of learning_starts", "raise steps"]),
     ((*TRAIN, "--actor-layers", "8", "x"), ["actor_layers is 'x'", "whole number"]),
@@ -132,6 +140,39 @@ def test_a_folder_in_use_is_refused_and_left_alone(capsys, tmp_path, name, said,
     before = {file: file.is_file() and file.read_text() for file in tmp_path.rglob("*")}
     assert said in refused(capsys, *command, "--out", name)
     assert {file: file.is_file() and file.read_text() for file in tmp_path.rglob("*")} == before
+
+
+def test_every_pointer_names_options_that_exist_and_no_option_is_hidden_by_one():
+    options = {field.name.replace("_", "-") for name in flags.COMMANDS for field in dataclasses.fields(flags.flags_of(name))}
+    for name, pointer in POINTERS.items():
+        assert set(re.findall(r"--([a-z-]+)", pointer)) <= options, pointer
+        assert name not in options or name in ("env", "run")
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a/" * 3000, "a\0b", "file/run", "loop", "loop/run"])
+@pytest.mark.parametrize(
+    "words", [("show",), ("resume",), ("evaluate",), (*TRAIN, "--out"), ("demo", "--out"), ("train", "--config")]
+)
+def test_a_path_that_cannot_be_followed_is_told(capsys, tmp_path, path, words):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    refused(capsys, *words, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_a_folder_of_seeds_is_shown_whole_and_else_one_must_be_named(capsys, tmp_path):
+    for seed in (2, 10):
+        write_run(tmp_path / f"seed-{seed}")
+        for name in ("metrics.jsonl", "events.jsonl"):
+            (tmp_path / f"seed-{seed}" / name).write_text("")
+    for command in ("evaluate", "resume"):
+        assert "holds the runs of 2 seeds; name one, such as 'seed-2'" in refused(capsys, command, ".")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["show", "."])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines() == [
+        *("seed-2:", "No interval has ended yet.", "seed-10:", "No interval has ended yet."),
+    ]
 
 
 def test_a_mistake_in_the_environment_is_told_before_an_out_folder_is_made(capsys, tmp_path):

@@ -163,3 +163,14 @@ def test_a_policy_is_loaded_and_played_without_jax(tmp_path):
     arguments = [sys.executable, "-c", code, str(Path(evolute.__file__).parent), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.stdout == "(2,)\n", done.stderr
+
+
+def test_a_policy_is_saved_and_loaded_by_any_kind_of_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = Policy([(np.ones((2, 1)), np.zeros(1))], np.array([-1.0]), np.array([2.0]), "Env-v0")
+    policy.save("deep/folder")
+    for path in ("deep/folder", Path("deep/folder"), str(tmp_path / "deep" / "folder")):
+        assert np.array_equal(Policy.load(path).weights[0][0], policy.weights[0][0])
+    for path in ("nowhere", "deep/folder/policy.json", "x" * 300, "a\0b"):
+        with pytest.raises(UserError, match="check the path"):
+            Policy.load(path)

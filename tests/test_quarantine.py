@@ -12,9 +12,10 @@ from rich.console import Console
 import evolute
 from evolute import cli, engine, evaluate, report, td3
 from evolute.checkpoint import FOLDER
-from evolute.display import PlainLines, curves_table
+from evolute.display import curves_table
 from evolute.environments import Environment, EnvironmentFault
 from evolute.errors import RunStopped, UserError
+from evolute.live import Doing, PlainLines
 from evolute.quarantine import divergence
 from probe_envs import Jackpot, Planned
 
@@ -372,7 +373,7 @@ def test_a_faulty_run_ends_and_its_folder_tells_all(tmp_path):
     assert result.summary["exploits"] == len(result.lineage) == 1
     assert result.summary["quarantines"] == 0
     text = io.StringIO()
-    show = PlainLines(Console(file=text, width=200))
+    show = PlainLines(Console(file=text, width=200), Doing())
     for p in progress:
         show(p)
     assert "failed in training, in step: RuntimeError: step 150 of the plan" in text.getvalue()

@@ -176,7 +176,7 @@ def test_a_folder_without_a_run_is_not_opened(tmp_path):
         RunFolder.open(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"holds no run: it has no config\.toml; give the folder"):
         RunFolder.open(tmp_path)
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="is no folder; check the path"):
         RunFolder.open(Path(__file__))
 
 

@@ -3,65 +3,72 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# The rest is imported where it is needed: it takes a while, in which Ctrl-C must already end the program quietly.
 from evolute.errors import RunStopped, UserError, closest, printable
-from evolute.flags import (
-    DemoFlags,
-    EvaluateFlags,
-    ResumeFlags,
-    ShowFlags,
-    folder_of,
-    parse,
-    settings_of,
-    train_flags,
-    value_of,
-    whole_number,
-)
-from evolute.interruption import Interrupted, interruptible
+from evolute.interruption import Interrupted, catch_again, check, end_in_time, interruptible, stopping_gently
+from evolute.streams import ReaderGone, complain, make_output_optional, prepared
 
 if TYPE_CHECKING:
     from evolute.config import Run
+    from evolute.flags import DemoFlags, EvaluateFlags, ResumeFlags, ShowFlags
+    from evolute.live import LiveTable, PlainLines
     from evolute.state import Observer, Progress, Result
 
-# Exit codes; a run that a signal ended exits with 128 + its number.
-MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
+    Watcher = LiveTable | PlainLines | None
+    # A result, its folder, and the module that its environment is imported from.
+    Ended = tuple[Result, Path, str | None]
+
+# Exit codes; a run that a signal ended exits with 128 + its number, and 141 is a shell's for a reader that has gone away.
+MISTAKE, STOPPED, READER_GONE = 2, 3, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one sentence for a user's mistake."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        sys.exit(_run(words))
-    except UserError as mistake:
-        print(f"evolute: {mistake}", file=sys.stderr)
-        sys.exit(MISTAKE)
-    except MemoryError:
-        print("evolute: there is not enough memory; lower buffer_size, batch_size, the layers or the members.", file=sys.stderr)
-        sys.exit(MISTAKE)
-    except RunStopped as stop:
-        print(f"evolute: the run has stopped: {printable(str(stop))}", file=sys.stderr)
-        sys.exit(STOPPED)
-    except Interrupted as interruption:
-        sys.exit(interruption.exit_code)
-    except KeyboardInterrupt:
-        print("evolute: interrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    code: Any = 1
+    with prepared() as output:
+        try:
+            try:
+                with interruptible():
+                    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            except SystemExit as end:
+                # tyro's, after --help.
+                code = end.code
+            output.flush()
+        except UserError as mistake:
+            complain(str(mistake))
+            code = MISTAKE
+        except MemoryError:
+            complain("there is not enough memory; lower buffer_size, batch_size, the layers or the members.")
+            code = MISTAKE
+        except RunStopped as stop:
+            complain(f"the run has stopped: {printable(str(stop))}")
+            code = STOPPED
+        except Interrupted as interruption:
+            code = interruption.exit_code
+        except ReaderGone:
+            code = READER_GONE
+        finally:
+            if arguments is None:
+                end_in_time(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 def _run(words: list[str]) -> int:
-    commands: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
-        "train": (train_flags, _train),
-        "resume": (lambda: ResumeFlags, _resume),
-        "evaluate": (lambda: EvaluateFlags, _evaluate),
-        "show": (lambda: ShowFlags, _show),
-        "demo": (lambda: DemoFlags, _demo),
+    commands: dict[str, Callable[[Any], None]] = {
+        "train": _train,
+        "resume": _resume,
+        "evaluate": _evaluate,
+        "show": _show,
+        "demo": _demo,
     }
     if words and words[0] in commands:
-        flags, command = commands[words[0]]
-        command(parse(flags(), words[0], words[1:]))
+        from evolute.flags import flags_of, parse
+
+        commands[words[0]](parse(flags_of(words[0]), words[0], words[1:]))
         return 0
     if words and words[0] in ("--version", "-V"):
         from evolute import __version__
@@ -88,8 +95,17 @@ USAGE = """evolute: populations of reinforcement-learning agents whose members u
 
 
 def _train(flags: Any) -> None:
+    with watching(flags.quiet) as watcher:
+        run, seeds = _asked_for(flags)
+        ended = train_seeds(run, seeds, flags.out, watcher)
+    report(ended, flags.quiet)
+
+
+def _asked_for(flags: Any) -> tuple["Run", list[int]]:
+    """Return the run that flags and file describe, and its seeds."""
     from evolute.config import Run
     from evolute.environments import module_of
+    from evolute.flags import settings_of, whole_number
 
     settings = settings_of(flags)
     if "env" not in settings:
@@ -100,7 +116,7 @@ def _train(flags: Any) -> None:
     seeds = [run.seed] if flags.seeds is None else [whole_number("--seeds", seed, least=0) for seed in flags.seeds]
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
-    train_and_report(run, seeds, flags.out, quiet=flags.quiet)
+    return run, seeds
 
 
 def admit(env: str, allowed: str | None) -> None:
@@ -114,17 +130,43 @@ def admit(env: str, allowed: str | None) -> None:
         sys.path.append(os.getcwd())
 
 
-def train_and_report(run: "Run", seeds: list[int], out: Path | None, quiet: bool) -> None:
-    """Train one population per seed while showing them, then print the leaderboards and what to type next."""
-    from evolute import records
-    from evolute.environments import Environment
+@contextlib.contextmanager
+def watching(quiet: bool) -> Iterator["Watcher"]:
+    """Show what trains meanwhile, or nothing where it is to be quiet; standard output is not worth ending a run for."""
+    from evolute.display import console
+    from evolute.live import LiveTable, PlainLines, listening
+
+    make_output_optional()
+    if quiet:
+        yield None
+        return
+    screen = console()
+    with listening() as doing, (LiveTable if screen.is_terminal else PlainLines)(screen, doing) as watcher:
+        yield watcher
+
+
+def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher") -> list["Ended"]:
+    """Train one population per seed while showing them."""
+    from evolute import engine, placement, records
+    from evolute.environments import Environment, module_of
 
     for path in [] if out is None else outs_of(out, seeds):
         records.refuse_existing(path)
-    Environment(run.env).close()  # A mistake in its name is told before anything is announced.
-    default = records.default_folder(run.env, run.mix, seeds)
+    default = records.default_folder(run.env, run.mix, seeds).absolute()
+    # Mistakes in what it names, and a device that is not there, are told before anything is announced.
+    Environment(run.env, run.time_limit).close()
+    placement.use_all_cores(len(run.kinds) * len(seeds))
     with records.claimed(default) if out is None else contextlib.nullcontext(out) as own:
-        _train_into(own, run, seeds, quiet)
+        outs = outs_of(own, seeds)
+        if watcher is not None:
+            members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
+            what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
+            watcher.say(f"Training {what} on {run.env}; records go to {own}")
+
+        def train(observer: "Observer") -> list["Result"]:
+            return engine.train_seeds(run, seeds, outs, observer, noting("note", watcher))
+
+        return watch(train, outs, module_of(run.env), watcher)
 
 
 def outs_of(out: Path, seeds: list[int]) -> list[Path]:
@@ -132,83 +174,73 @@ def outs_of(out: Path, seeds: list[int]) -> list[Path]:
     return [out] if len(seeds) == 1 else [out / f"seed-{seed}" for seed in seeds]
 
 
-def _train_into(out: Path, run: "Run", seeds: list[int], quiet: bool) -> None:
-    from evolute import engine
-
-    outs = outs_of(out, seeds)
-    members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
-    what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
-    opening = f"Training {what} on {run.env}; records go to {out}"
-    note = noter("note", quiet)
-    watch_and_report(lambda observer: engine.train_seeds(run, seeds, outs, observer, note), outs, opening, quiet)
-
-
-def noter(whose: str, quiet: bool) -> Callable[[str], None]:
-    """Return what prints a sentence that a run tells about itself."""
-    from evolute.display import console
-
-    screen = console()
+def noting(whose: str, watcher: "Watcher") -> Callable[[str], None]:
+    """Return what prints a sentence that a run tells of itself."""
 
     def note(sentence: str) -> None:
-        if not quiet:
-            screen.print(f"{whose}: {printable(sentence)}", soft_wrap=True, markup=False)
+        if watcher is not None:
+            watcher.say(printable(f"{whose}: {sentence}"))
 
     return note
 
 
-def watch_and_report(train: Callable[["Observer"], list["Result"]], outs: list[Path], opening: str, quiet: bool) -> None:
-    """Train while showing the populations; stop on a signal; say how to go on, or what to type next."""
-    from evolute.display import LiveTable, PlainLines, console
+def watch(
+    train: Callable[["Observer"], list["Result"]], outs: list[Path], module: str | None, watcher: "Watcher"
+) -> list["Ended"]:
+    """Train while showing the populations; stop on a signal, and say how to go on.
+
+    Args:
+        train: is given an observer.
+        outs: the run folders, as they are to be printed.
+        module: which the environment is imported from.
+        watcher: shows the populations.
+    """
+    from evolute import hints
+    from evolute.compile_cache import remember_compiled_programs
     from evolute.records import CONFIG_FILE
 
     remember_compiled_programs()
-    screen = console()
+    # Wherever the working folder is in the end.
+    folders = [out.absolute() for out in outs]
+
+    def observe(progress: "Progress") -> None:
+        catch_again()
+        check()
+        if watcher is not None:
+            watcher(progress)
+
     try:
-        with interruptible() as check, contextlib.ExitStack() as stack:
-            if opening and not quiet:
-                screen.print(opening, soft_wrap=True, markup=False)
-            show = None if quiet else stack.enter_context((LiveTable if screen.is_terminal else PlainLines)(screen))
-
-            def observe(progress: "Progress") -> None:
-                check(progress)
-                if show is not None:
-                    show(progress)
-
+        with stopping_gently():
             results = train(observe)
     except (Interrupted, RunStopped) as stop:
-        left = [f"evolute resume {out}" for out in outs if (out / CONFIG_FILE).is_file()]
-        how = f"Go on from the last checkpoint with: {' and '.join(left)}" if left else ""
+        left = [out for out, folder in zip(outs, folders, strict=True) if (folder / CONFIG_FILE).is_file()]
+        how = f"Go on from the last checkpoint with: {hints.commands('resume', left, module)}" if left else ""
         if isinstance(stop, RunStopped):
             raise RunStopped(f"{stop} {how}".strip()) from None
-        print(f"evolute: stopped. {how}".strip(), file=sys.stderr)
+        complain(f"stopped. {how}".strip())
         raise
-    if not quiet:
-        for result, out in zip(results, outs, strict=True):
-            _print_result(result, out)
+    return [(result, out, module) for result, out in zip(results, outs, strict=True)]
 
 
-def remember_compiled_programs() -> None:
-    """Keep compiled programs between runs, unless the user told JAX where: a second start takes seconds."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "evolute" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+def report(ended: list["Ended"], quiet: bool) -> None:
+    """Print the leaderboards of runs that have ended, and what to type next."""
+    for result, out, module in () if quiet else ended:
+        _print_result(result, out, module)
 
 
-def _print_result(result: "Result", out: Path) -> None:
+def _print_result(result: "Result", out: Path, module: str | None) -> None:
     from evolute.display import console, duration, leaderboard_table, number
+    from evolute.hints import command
 
     screen, best = console(), result.summary["best"]
-    screen.print(leaderboard_table(result.leaderboard))
+    screen.print(leaderboard_table(result.leaderboard, screen.width))
     screen.print(
         f"Best policy: member {best['member']} ({best['kind']}), return {number(best['return_mean'])} ± "
         f"{number(best['return_std'])} over {best['episodes']} fresh episodes, "
         f"after {duration(result.summary['wall_seconds'])}.\n"
-        f"Run folder: {out}\n"
-        f"Next: evolute show {out}\n"
-        f"      evolute evaluate {out} --steps 150000",
+        f"Run folder: {printable(str(out))}\n"
+        f"Next: {command('show', out)}\n"
+        f"      {command('evaluate', out, module, '--steps', '150000')}",
         soft_wrap=True,
         markup=False,
     )
@@ -217,50 +249,56 @@ def _print_result(result: "Result", out: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ resume
 
 
-def _resume(flags: ResumeFlags) -> None:
-    from evolute.resumption import resume
+def _resume(flags: "ResumeFlags") -> None:
+    from evolute.flags import whole_number
 
-    path = folder_of(flags.run)
-    note = noter(str(path), flags.quiet)
+    path = one_run(flags.run)
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
+    with watching(flags.quiet) as watcher:
+        from evolute.resumption import resume
 
-    def train(observer: "Observer") -> list["Result"]:
-        return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)]
+        def train(observer: "Observer") -> list["Result"]:
+            note = noting(str(path), watcher)
+            return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)]
 
-    if flags.allow_import is not None:
-        admit(f"{flags.allow_import}:", flags.allow_import)
-    watch_and_report(train, [path], "", flags.quiet)
+        if flags.allow_import is not None:
+            admit(f"{flags.allow_import}:", flags.allow_import)
+        ended = watch(train, [path], flags.allow_import, watcher)
+    report(ended, flags.quiet)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluate
 
 
-def _evaluate(flags: EvaluateFlags) -> None:
+def _evaluate(flags: "EvaluateFlags") -> None:
     from evolute import cautions, evaluate
     from evolute.display import number
     from evolute.environments import Environment
+    from evolute.flags import seconds, whole_number
+    from evolute.live import listening, signs_on_error
     from evolute.records import RunFolder
 
     if flags.steps is not None and flags.episodes is not None:
         raise UserError("both --steps and --episodes are given; choose one.")
     steps = whole_number("--steps", flags.steps or "150000", least=1)
     episodes = None if flags.episodes is None else whole_number("--episodes", flags.episodes, least=1)
-    seed = whole_number("--seed", flags.seed, least=0)
-    policy = RunFolder.open(folder_of(flags.run)).best_policy()
+    seed, time_limit = whole_number("--seed", flags.seed, least=0), seconds("--time-limit", flags.time_limit)
+    policy = RunFolder.open(one_run(flags.run)).best_policy()
     admit(policy.env, flags.allow_import)
-    environment = Environment(policy.env)
+    environment = Environment(policy.env, time_limit)
     for sentence in cautions.statistics(policy.env, environment.facts):
-        noter("note", quiet=False)(sentence)
+        complain(f"note: {printable(sentence)}")
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
         raise UserError(
             f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "
             "observations or actions; install the versions that the run's metadata.json names."
         )
     try:
-        if episodes is not None:
-            result = evaluate.by_episodes(environment, policy.unit_action, list(range(seed, seed + episodes)))
-        else:
-            result = evaluate.by_steps(environment, policy.unit_action, steps, seed)
+        with listening() as doing, signs_on_error(doing):
+            if episodes is not None:
+                result = evaluate.by_episodes(environment, policy.unit_action, list(range(seed, seed + episodes)))
+            else:
+                result = evaluate.by_steps(environment, policy.unit_action, steps, seed)
     except RunStopped as stop:
         raise UserError(str(stop)) from None
     if not result.returns:
@@ -276,22 +314,57 @@ def _evaluate(flags: EvaluateFlags) -> None:
 # -------------------------------------------------------------------------------------------------------- show, demo
 
 
-def _show(flags: ShowFlags) -> None:
+def _show(flags: "ShowFlags") -> None:
+    from evolute.flags import folder_of
+
+    path = folder_of(flags.run)
+    folders = seed_folders(path) or [path]
+    for folder in folders:
+        if len(folders) > 1:
+            print(f"{printable(str(folder))}:")
+        show(folder)
+
+
+def show(path: Path) -> None:
+    """Print a run's tables."""
     from evolute.display import console, curves_table, leaderboard_table, lineage_table, networks_table
     from evolute.records import RunFolder
 
-    folder, screen = RunFolder.open(folder_of(flags.run)), console()
+    folder, screen = RunFolder.open(path), console()
     metrics, result = folder.metrics(), folder.result()
     exploits = [event for event in folder.events() if event["event"] == "exploit"]
     if not metrics:
         screen.print("No interval has ended yet.")
         return
-    screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, exploits)))
-    screen.print(curves_table(metrics))
-    screen.print(networks_table(metrics))
-    screen.print(lineage_table(exploits) if exploits else "Nobody has copied anybody.")
+    screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, exploits), screen.width))
+    screen.print(curves_table(metrics, screen.width))
+    screen.print(networks_table(metrics, screen.width))
+    screen.print(lineage_table(exploits, screen.width) if exploits else "Nobody has copied anybody.")
     if not result:
         screen.print("The run has not ended.")
+
+
+def seed_folders(path: Path) -> list[Path]:
+    """Return the run folders that --seeds made in a folder, none where it is a run folder itself or holds others."""
+    from evolute.records import CONFIG_FILE
+
+    try:
+        if (path / CONFIG_FILE).exists():
+            return []
+        found = [folder for folder in path.glob("seed-*") if folder.name[5:].isdecimal() and (folder / CONFIG_FILE).is_file()]
+    except (OSError, ValueError):
+        return []
+    return sorted(found, key=lambda folder: int(folder.name[5:]))
+
+
+def one_run(given: Path | None) -> Path:
+    """Return the run folder that was named; raises UserError where none was, or one that --seeds filled with several."""
+    from evolute.flags import folder_of
+
+    path = folder_of(given)
+    if folders := seed_folders(path):
+        raise UserError(f"{str(path)!r} holds the runs of {len(folders)} seeds; name one, such as {str(folders[0])!r}.")
+    return path
 
 
 def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -303,23 +376,27 @@ def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> 
     return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]
 
 
-def _demo(flags: DemoFlags) -> None:
-    from evolute.config import Run
+def _demo(flags: "DemoFlags") -> None:
+    from evolute.flags import value_of
 
-    # Small networks and a short warm-up: enough to run, literally, within minutes.
-    run = Run(
-        "HalfCheetah-v4",
-        mix={"adam": 2, "kfac": 1, "diag_ggn": 1},
-        steps=30_000,
-        seed=value_of(flags.seed),
-        actor_layers=(64, 64),
-        critic_layers=(64, 64),
-        batch_size=128,
-        learning_starts=1_000,
-        interval=3_000,
-        episodes=2,
-    )
-    train_and_report(run, [run.seed], flags.out, quiet=flags.quiet)
+    with watching(flags.quiet) as watcher:
+        from evolute.config import Run
+
+        # Small networks and a short warm-up: enough to run, literally, within minutes.
+        run = Run(
+            "HalfCheetah-v4",
+            mix={"adam": 2, "kfac": 1, "diag_ggn": 1},
+            steps=30_000,
+            seed=value_of(flags.seed),
+            actor_layers=(64, 64),
+            critic_layers=(64, 64),
+            batch_size=128,
+            learning_starts=1_000,
+            interval=3_000,
+            episodes=2,
+        )
+        ended = train_seeds(run, [run.seed], flags.out, watcher)
+    report(ended, flags.quiet)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import tomli_w
 
 from evolute import limits, optimizers, options
 from evolute.errors import UserError, closest
-from evolute.files import read_at_most
+from evolute.files import read_at_most, reason
 from evolute.hyperparameters import BOUNDS, SETTINGS, Hyperparameters
 from evolute.options import Rule, choice, not_negative, positive, setting
 from evolute.presets import PRESETS as PRESETS
@@ -359,10 +359,13 @@ def read(path: Path) -> dict[str, Any]:
         text = read_at_most(path, limits.CONFIG_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"{where} does not exist; check the path.") from None
-    except OSError as error:
-        raise UserError(f"{where} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{where} is not UTF-8 text; save it as such.") from None
+    except UserError:
+        raise
+    # ValueError: a path with a character that none may have.
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where} cannot be read: {reason(error)}; check the path.") from None
     return parse(text, where)
 
 

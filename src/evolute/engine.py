@@ -24,7 +24,7 @@ from evolute.policy import Policy
 from evolute.population import Member
 from evolute.quarantine import divergence
 from evolute.randomness import POPULATION, Purpose
-from evolute.records import CONFIG_FILE, RunFolder
+from evolute.records import CONFIG_FILE, RunFolder, check_outs
 from evolute.replay import ReplayBuffer, Sample, bucket
 from evolute.state import PHASES, Best, Note, Observer, Progress, Result, State
 from evolute.td3 import Algorithm, Report
@@ -81,9 +81,9 @@ def train_seeds(
     """
     if len(seeds) == 0 or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds are {list(seeds)}; name each once, and at least one, such as 0 1 2.")
+    # Absolute, because an environment may change the working folder.
+    paths = [] if outs is None else [path.absolute() for path in check_outs(outs, len(seeds))]
     runs = [replace(run, seed=seed) for seed in seeds]
-    # Before an environment is made, which may change the working folder.
-    paths = [Path(out).absolute() for out in outs] if outs is not None else []
     with contextlib.ExitStack() as stack:
         placement.use_all_cores(len(run.kinds) * len(runs))
         states = start(runs)
@@ -181,7 +181,7 @@ def start(runs: Sequence[Run]) -> list[State]:
         for number, one in enumerate(runs)
     ]
     algorithms = {kind: algorithm_of(run, kind, members[0][0].environment) for kind in run.mix}
-    programs = {kind: placement.make_programs(algorithm, run.precision) for kind, algorithm in algorithms.items()}
+    programs = {kind: placement.make_programs(algorithm, run.precision, kind) for kind, algorithm in algorithms.items()}
     groups = []
     for kind, lanes, device in placement.deal(run.kinds * len(runs), run.placement):
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in lanes]

@@ -114,8 +114,9 @@ class _Plain:
             self.close()
             raise
         except BaseException as error:
+            said = own_words(error)
             raise UserError(
-                f"the environment {self._id!r} cannot be created, as it says itself: {own_words(error)!r}; fix it or choose another."
+                f"the environment {self._id!r} cannot be created, as it says itself: {said!r}; fix it or choose another."
             ) from error
         finally:
             self._end_copy()

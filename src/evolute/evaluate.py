@@ -1,5 +1,6 @@
 """Deterministic returns: a policy without exploration noise, completed episodes only."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +9,8 @@ import numpy as np
 
 from evolute.environments import Environment
 from evolute.errors import EnvironmentFault, RunStopped
+
+LOG = logging.getLogger("evolute")
 
 # Where an environment has no time limit of its own, an episode of evaluation is cut here and counted as it stands.
 LONGEST_EPISODE = 10_000
@@ -76,6 +79,7 @@ def by_episodes(
     """
     faulted = faulted or tolerate(MAX_FAULTS)
     returns, lengths, faults, cut = [], [], 0, 0
+    LOG.info("playing %d episodes", len(seeds))
     for seed in seeds:
         while (played := _attempt(environment, act, seed, LONGEST_EPISODE, faulted)) is None:
             faults += 1
@@ -91,6 +95,7 @@ def by_steps(environment: Environment, act: Callable[[np.ndarray], np.ndarray], 
     An episode in which the environment fails is dropped with its steps. Raises RunStopped after MAX_FAULTS of them.
     """
     faulted, returns, lengths, left, faults = tolerate(MAX_FAULTS), [], [], steps, 0
+    LOG.info("playing %d steps", steps)
     episode_seed: int | None = seed
     while left > 0:
         played = _attempt(environment, act, episode_seed, left, faulted)

@@ -73,6 +73,24 @@ def read_at_most(path: Path, most: int) -> bytes:
         return file.read(size)
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; raises UserError where the system cannot even say so: a name that is too long, a circle.
+
+    `Path.is_dir` answers no for some of these, and raises for others, by Python's version.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} is no path that can be followed: {reason(error)}; check the path.") from None
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Return the system's words for an error, without the path; a ValueError is a path with a character that none may have."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def make_folder(path: Path, parents: bool = True) -> None:
     """Make a folder where there is none, and those above it unless told otherwise; raises RunStopped where it cannot."""
     try:

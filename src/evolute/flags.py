@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
+import shutil
 import tomllib
 import typing
 from collections.abc import Sequence
@@ -16,7 +18,10 @@ import tyro
 
 from evolute import limits
 from evolute.errors import UserError, closest
+from evolute.foreign import POINTERS
 
+# Characters of a line that help needs.
+NARROWEST = 40
 # Where records go, as the help shows it.
 OUT = "runs/<env>-<mix>-<seed>-<time>"
 
@@ -229,6 +234,16 @@ class DemoFlags:
 # ------------------------------------------------------------------------------------------------------------ parsing
 
 
+COMMANDS = ("train", "resume", "evaluate", "show", "demo")
+
+
+def flags_of(command: str) -> Any:
+    """Return the record of a command's options."""
+    if command == "train":
+        return train_flags()
+    return {"resume": ResumeFlags, "evaluate": EvaluateFlags, "show": ShowFlags, "demo": DemoFlags}[command]
+
+
 def parse(flags: Any, command: str, words: list[str]) -> Any:
     """Return a command's parsed flags; what tyro would print in a box becomes one sentence, like any other mistake."""
     said, see = io.StringIO(), f"see `evolute {command} --help`."
@@ -236,6 +251,15 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
     for flag in flags_given:
         if flags_given.count(flag) > 1:
             raise UserError(f"{flag} is given twice; give it once, with all its values.")
+    known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags) if field.name not in ("env", "run")]
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        is_option = name.startswith("--") or (name.startswith("-") and name[1:].isalpha())
+        if is_option and name not in known and (pointer := POINTERS.get(name.lstrip("-"))) is not None:
+            raise UserError(f"unknown option {name!r}: {pointer}; see `evolute train --help`.")
+    if shutil.get_terminal_size().columns < NARROWEST:
+        # tyro looks for the line breaks of its help for ever.
+        os.environ["COLUMNS"] = str(NARROWEST)
     try:
         with contextlib.redirect_stderr(said):
             parsed, unknown = tyro.cli(flags, args=words, prog=f"evolute {command}", return_unknown_args=True)
@@ -249,7 +273,6 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
         text = text[:1].lower() + text[1:].rstrip(".") or "the options cannot be understood"
         raise UserError(f"{text}; {see}") from None
     if unknown:
-        known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags)]
         what = "unknown option" if unknown[0].startswith("-") else "unexpected word"
         raise UserError(f"{what} {unknown[0]!r}{closest(unknown[0], known)}; {see}")
     return parsed

@@ -1,4 +1,7 @@
-"""Stopping on request: the first signal ends a command between two steps, the second ends the process at once."""
+"""Stopping on request: the first signal ends a run between two steps, the second ends the process at once.
+
+So does the first one while there is nothing to be saved.
+"""
 
 import contextlib
 import os
@@ -34,6 +37,8 @@ class _Caught:
     def __init__(self, numbers: list[signal.Signals], writer: int):
         self.numbers, self.writer = numbers, writer
         self.signal: int | None = None
+        # Whether there is something to be saved.
+        self.gently = False
 
 
 # Of the process, as signals are; None while they are left to whoever uses the library.
@@ -56,12 +61,16 @@ def catch_again() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Catch signals while a command works, so that `check` tells of them.
+    """Catch signals while a command works: the first one ends the process, or is what `check` tells of (`stopping_gently`).
 
     A thread reads them: the main thread may be compiling or waiting for an environment for minutes, and Python calls its handlers
     there only. Nobody can take them away by `signal.signal` meanwhile. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
     global _caught
+    if threading.current_thread() is not threading.main_thread():
+        # Which alone may catch signals.
+        yield
+        return
     numbers = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -72,14 +81,19 @@ def interruptible() -> Iterator[None]:
             # Other signals that somebody handles are announced, too.
             if number[0] not in numbers:
                 continue
-            if caught.signal is not None:
+            if caught.signal is not None or not caught.gently:
+                if caught.signal is None:
+                    _tell("\nevolute: interrupted.\n")
                 if sys.stderr.isatty():
                     # The live table hides it.
                     _tell(SHOW_CURSOR)
                 os._exit(128 + number[0])
             caught.signal = number[0]
             name = signal.Signals(number[0]).name
-            _tell(f"\nevolute: {name} received; stopping after this step. Once more stops at once.\n")
+            # Through the stream, not its descriptor: a live table moves aside for it.
+            with contextlib.suppress(OSError, ValueError):
+                text = f"\nevolute: {name} received; stopping after this step. Once more stops at once."
+                print(text, file=sys.stderr, flush=True)
 
     def leave(number: Any, handler: Any) -> Any:
         return signal.getsignal(number) if number in numbers else _set_handler(number, handler)
@@ -108,6 +122,19 @@ def interruptible() -> Iterator[None]:
         os.close(writer)
         watcher.join()
         os.close(reader)
+
+
+@contextmanager
+def stopping_gently() -> Iterator[None]:
+    """Let the first signal end a command between two steps: there is something to be saved."""
+    if _caught is None:
+        yield
+        return
+    _caught.gently = True
+    try:
+        yield
+    finally:
+        _caught.gently = False
 
 
 def raised_by_signal(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any, NoReturn
 
-from evolute.errors import EnvironmentFault, UserError
+from evolute.errors import EnvironmentFault, RunStopped, UserError
 from evolute.interruption import SIGNALS
 
 # Seconds for a new process to import what it needs and make the environment, and for the environment to be made again; more
@@ -89,7 +89,10 @@ class Isolated:
                     self._process.start()
         except OSError as error:
             self._kill()
-            raise EnvironmentFault("make", f"its process cannot be started: {error.strerror or error}") from None
+            raise RunStopped(
+                f"no process for an environment can be started: {error.strerror or error}; raise the limits that `ulimit -n` "
+                "(open files) and `ulimit -u` (processes) show, or choose fewer members or time_limit 0."
+            ) from None
         try:
             self.facts = self._receive("make", self._start_limit)
         except BaseException:

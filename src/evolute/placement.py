@@ -7,9 +7,10 @@ while the others' updates run.
 """
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import hyperparameters, td3
+from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
 from evolute.packing import Packed, pack, unpack
 from evolute.replay import Batch, Sample, batch_of
 from evolute.td3 import Algorithm, Learner, Report
+
+# Hears what takes long before it begins.
+LOG = logging.getLogger("evolute")
 
 # What jax.local_devices() lists; jax.Device is no class that a type checker accepts.
 Device = Any
@@ -53,21 +58,76 @@ def use_all_cores(members: int) -> None:
     # RuntimeError: JAX has started, its devices are what they are, and the run is only slower.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(1, min(cores, members)))
+    devices_here()
 
 
-def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
+def devices_here() -> list[Device]:
+    """Return JAX's devices on this machine; raises UserError where JAX_PLATFORMS names what is not here."""
+    try:
+        return jax.local_devices()
+    # Some platforms that are missing end in an assertion without a word.
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS") or jax.config.read("jax_platforms")
+        reason = " ".join(str(error).partition(" (set JAX")[0].split()) or "it is not there"
+        raise UserError(
+            f"JAX cannot use the device that JAX_PLATFORMS={asked} asks for ({reason}); unset JAX_PLATFORMS, or set it to cpu."
+        ) from None
+
+
+def usual_settings() -> bool:
+    """Return whether JAX computes as this project is written for: in single precision, and with contained NaN allowed."""
+    usual = {
+        "enable_x64": (False,),
+        "debug_nans": (False,),
+        "debug_infs": (False,),
+        "numpy_rank_promotion": ("allow",),
+        "transfer_guard": (None, "allow"),
+    }
+    return all(getattr(jax.config, f"jax_{name}") in values for name, values in usual.items())
+
+
+def with_usual_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function as computed under the usual settings, whatever those of the process are.
+
+    Only what is computed here: an environment may need others.
+    """
+
+    def under(*arguments: Any) -> Any:
+        with (
+            jax.enable_x64(False),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+            jax.numpy_rank_promotion("allow"),
+            jax.transfer_guard("allow"),
+        ):
+            return function(*arguments)
+
+    return under
+
+
+def make_programs(algorithm: Algorithm, precision: str = "float32", kind: str = "") -> Programs:
     """Return the programs of one kind. They compile on first use, once per batch bucket and device.
 
     Args:
         algorithm: what is fixed for the kind.
         precision: of the networks' products, in JAX's terms. Those of curvature are float32 in any, to stay definite.
+        kind: its name, for messages.
     """
-    like = jax.eval_shape(partial(td3.reset_optimizers, algorithm=algorithm), td3.init(np.random.default_rng(0), algorithm))
+    here: Callable[[Any], Any] = (lambda function: function) if usual_settings() else with_usual_settings
+    shapes = here(jax.eval_shape)
+    like = shapes(partial(td3.reset_optimizers, algorithm=algorithm), td3.init(np.random.default_rng(0), algorithm))
 
     def compiled(function: Any, kept: int, shared: int = 0, donate: tuple[int, ...] = ()) -> Any:
         # A program is traced in the precision that holds then.
         many = jax.default_matmul_precision(precision)(_over_members(function, kept, shared))
-        return jax.jit(many, donate_argnums=donate)
+
+        @wraps(many)
+        def traced(*arguments: Any) -> Any:
+            # Python comes here only where a program is about to be compiled.
+            LOG.info("compiling %s of %s", function.__name__.replace("_", " "), kind)
+            return many(*arguments)
+
+        return here(jax.jit(traced, donate_argnums=donate))
 
     def batch(sample: Any) -> Batch:
         return batch_of(sample.rows, sample.weights, algorithm.observations, algorithm.actions)
@@ -81,8 +141,11 @@ def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
         # The next action comes with the update: one call per step, and the freshest policy acts.
         return pack(learner), report + jnp.stack(jax.tree.leaves(update)), td3.explore(learner.actor, obs, numbers, noise)
 
-    def burn_in(wanted: Algorithm, packed: Packed, hyper: Any, sample: Any) -> Packed:
-        return pack(td3.burn_in(unpack(packed, like), batch(sample), Hyperparameters(*hyper), sample.noise, wanted))
+    def burn_in_of(wanted: Algorithm) -> Callable[..., Packed]:
+        def burn_in(packed: Packed, hyper: Any, sample: Any) -> Packed:
+            return pack(td3.burn_in(unpack(packed, like), batch(sample), Hyperparameters(*hyper), sample.noise, wanted))
+
+        return burn_in
 
     def actors(packed: Packed) -> MLP:
         def of_one(packed: Packed) -> MLP:
@@ -91,14 +154,17 @@ def make_programs(algorithm: Algorithm, precision: str = "float32") -> Programs:
         single = next(iter(packed.small.values())).ndim == 1
         return of_one(packed) if single else jax.vmap(of_one)(packed)
 
+    def begin(learner: Learner) -> Packed:
+        return pack(td3.reset_optimizers(learner, algorithm))
+
     return Programs(
         act=compiled(act, kept=2),
         learn=compiled(learn, kept=3, shared=1, donate=(0, 1)),
-        burn_in=tuple((count, compiled(partial(burn_in, wanted), kept=2, donate=(0,))) for count, wanted in _burn_ins(algorithm)),
-        actors=jax.jit(actors),
-        begin=compiled(lambda learner: pack(td3.reset_optimizers(learner, algorithm)), kept=0),
+        burn_in=tuple((count, compiled(burn_in_of(wanted), kept=2, donate=(0,))) for count, wanted in _burn_ins(algorithm)),
+        actors=here(jax.jit(actors)),
+        begin=compiled(begin, kept=0),
         learner=like,
-        report=jax.eval_shape(td3.no_report),
+        report=shapes(td3.no_report),
     )
 
 
@@ -272,7 +338,7 @@ def deal(kinds: Sequence[str], placement: str) -> list[tuple[str, list[int], Dev
         kinds: each lane's kind.
         placement: "map" for groups of one, dealt over the devices; "vmap" for one group per kind; "auto" by the platform.
     """
-    devices = jax.local_devices()
+    devices = devices_here()
     if placement == "auto":
         placement = "map" if devices[0].platform == "cpu" else "vmap"
     if placement == "map":

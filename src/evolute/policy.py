@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from evolute import limits
 from evolute.errors import UserError
-from evolute.files import make_folder, read_at_most, write_whole
+from evolute.files import is_folder, make_folder, read_at_most, write_whole
 
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
@@ -67,8 +67,17 @@ class Policy:
         """Return the action [..., A] in the environment's units and type for observations [..., O]."""
         return in_units_of(self.low, self.high, self.unit_action(obs))
 
-    def save(self, folder: Path, about: dict[str, Any]) -> None:
-        """Write the weights and what is needed to run them into a folder, replacing an older policy there."""
+    def save(self, folder: str | Path, about: dict[str, Any] | None = None) -> None:
+        """Write the weights and what is needed to run them into a folder, replacing an older policy there.
+
+        Args:
+            folder: is made where there is none.
+            about: what else the description is to say; it is plain data, and nothing reads it.
+
+        Raises:
+            RunStopped: the folder or a file in it cannot be written.
+        """
+        folder = Path(folder)
         make_folder(folder)
         tensors = {f"{n}.{name}": x for n, layer in enumerate(self.weights) for name, x in zip("wb", layer, strict=True)}
         description = {
@@ -80,14 +89,17 @@ class Policy:
             "action_low": self.low.tolist(),
             "action_high": self.high.tolist(),
             "action_dtype": self.low.dtype.name,
-            **about,
+            **(about or {}),
         }
         write_whole(folder / WEIGHTS_FILE, safetensors.numpy.save(tensors))
         write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path) -> "Policy":
-        """Read a policy; raises UserError where a file is missing or damaged."""
+    def load(cls, folder: str | Path) -> "Policy":
+        """Read a policy from the folder that holds it, such as RUN/best; raises UserError where a file is missing or damaged."""
+        folder = Path(folder)
+        if not is_folder(folder):
+            raise UserError(f"there is no policy in {str(folder)!r}: it is no folder; check the path.")
         try:
             description = json.loads(read_at_most(folder / DESCRIPTION_FILE, limits.DESCRIPTION_BYTES).decode("utf-8"))
             layers, env = description["layers"], description["env"]

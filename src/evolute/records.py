@@ -17,7 +17,17 @@ import numpy as np
 
 from evolute import forms, limits
 from evolute.errors import RunStopped, UserError
-from evolute.files import append, check_plain, make_folder, partial_name, read_at_most, unwritable, write_whole
+from evolute.files import (
+    append,
+    check_plain,
+    is_folder,
+    make_folder,
+    partial_name,
+    read_at_most,
+    reason,
+    unwritable,
+    write_whole,
+)
 from evolute.lock import LOCK_FILE, locked
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 
@@ -130,10 +140,15 @@ class RunFolder:
             path: the folder.
             writing: whether it is to be written, too, and must not hold hard links then.
         """
-        if not path.is_dir():
-            raise UserError(f"the run folder {str(path)!r} does not exist; check the path.")
-        # A checkpoint holds a copy of the configuration.
-        if not (path / CONFIG_FILE).is_file() and not (path / CHECKPOINT_FOLDER).is_dir():
+        if not is_folder(path):
+            what = "is no folder" if path.exists() else "does not exist"
+            raise UserError(f"the run folder {str(path)!r} {what}; check the path.")
+        try:
+            # A checkpoint holds a copy of the configuration.
+            holds_run = (path / CONFIG_FILE).is_file() or (path / CHECKPOINT_FOLDER).is_dir()
+        except OSError as error:
+            raise UserError(f"the run folder {str(path)!r} cannot be opened: {error.strerror}; check the path.") from None
+        if not holds_run:
             raise UserError(f"{str(path)!r} holds no run: it has no {CONFIG_FILE}; give the folder that `evolute train` named.")
         refuse_links(path, writing)
         return cls(path)
@@ -360,9 +375,26 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(_finite(row)) + "\n" for row in rows).encode()
 
 
+def check_outs(outs: Sequence[str | Path], count: int) -> list[Path]:
+    """Return the folders of several runs; raises UserError unless there is one for each, all different and free."""
+    if isinstance(outs, str | Path):
+        raise UserError(f"outs is {str(outs)!r}; give a list with one folder for each of the {count} seeds.")
+    paths = [Path(out) for out in outs]
+    if len(paths) != count or len({path.absolute() for path in paths}) < count:
+        raise UserError(f"outs names {len(set(paths))} different folders for {count} seeds; give one for each.")
+    for path in paths:
+        if any(path.absolute() in other.absolute().parents for other in paths):
+            raise UserError(f"outs names {str(path)!r} and a folder inside it; give each seed a folder outside the others.")
+        refuse_existing(path)
+    return paths
+
+
 def refuse_existing(path: Path) -> None:
     """Raise UserError where a folder already holds a run, or is something else than a folder."""
     try:
+        # Raises where the system cannot follow it; the answers below would be no, whatever is there.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
         if (path / CONFIG_FILE).exists():
             raise UserError(f"the folder {str(path)!r} already holds a run; choose another with --out.")
         if path.exists() and not path.is_dir():
@@ -372,12 +404,15 @@ def refuse_existing(path: Path) -> None:
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise PermissionError(errno.EACCES, f"{str(above)!r} is no folder that you may write to")
-    except OSError as error:
+    # ValueError: a character that no path may have.
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise _unwritable(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"the folder {str(path)!r} cannot be written: {error.strerror}; choose another with --out.")
+def _unwritable(path: Path, error: OSError | ValueError) -> UserError:
+    return UserError(f"the folder {str(path)!r} cannot be written: {reason(error)}; choose another with --out.")
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

@@ -24,7 +24,7 @@ def resume(
     observer: Observer | None = None,
     allow_version_change: bool = False,
     allow_import: str | None = None,
-    note: Callable[[str], None] = warnings.warn,
+    note: Callable[[str], None] | None = None,
 ) -> Result:
     """Go on with a run that was stopped, or make a run longer.
 
@@ -36,7 +36,8 @@ def resume(
         observer: is told of progress, as in `train`.
         allow_version_change: go on with other versions or another physics than those the run was trained with.
         allow_import: the module that the run's environment may be imported from, if its id names one.
-        note: is told where the run goes on and what was found damaged, one sentence each.
+        note: is told where the run goes on, what was found damaged and what has changed, one sentence each. Without it damage and
+            changes are warnings, and where the run goes on is not said.
 
     Returns:
         The result, as of `train`.
@@ -71,19 +72,23 @@ def resume(
             kept = settings_of(found)
             settings = {name: pair for name, pair in changes.differences(kept, run).items() if name != "steps"}
             changes.adopt(state, kept)
-        notes += [f"{name} was {old} and is {new}." for name, (old, new) in settings.items()]
+        different = {**others, **settings}
+        notes += [f"{name} was {old} and is {new}." for name, (old, new) in different.items()]
         notes += cautions.repetition(run.env, folder.circumstances)
-        notes.append(f"going on after {state.steps_done:,} of {run.steps:,} steps.")
-        rewind(folder, run, found, {"changes": {**others, **settings}, "notes": notes, "settings": changes.digest(run)})
+        begun = f"going on after {state.steps_done:,} of {run.steps:,} steps."
+        about = {"changes": different, "notes": [*notes, begun], "settings": changes.digest(run)}
+        rewind(folder, run, found, about)
         if settings:
             folder.append_events([{"event": "settings_changed", "interval": state.interval, "settings": settings}])
         if found is not None:
             # What a process left that was killed before it could, or in the middle of a file.
             checkpoint.delete_unneeded(folder.path)
         for sentence in notes:
-            note(sentence)
+            (note or warnings.warn)(sentence)
+        if note is not None:
+            note(begun)
         state.lineage = [event for event in folder.events() if event.get("event") == "exploit"]
-        return engine.go_on([state], [folder], observer, note)[0]
+        return engine.go_on([state], [folder], observer, note or warnings.warn)[0]
 
 
 def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tuple[Run, Checkpoint | None]:

@@ -18,7 +18,7 @@ import faults
 from evolute import cli, engine, evaluate, interruption
 from evolute.config import Run
 from evolute.environments import Environment
-from evolute.interruption import Interrupted, interruptible
+from evolute.interruption import Interrupted, interruptible, stopping_gently
 
 SMALL = (
     *("--interval", "20", "--learning-starts", "10", "--mix", "sgd=1", "--batch-size", "32"),
@@ -181,7 +181,7 @@ def test_an_environment_cannot_have_signals_ignored(tmp_path, name, number):
 def test_a_check_is_for_caught_signals_alone_and_what_was_there_before_comes_back():
     before = [signal.getsignal(number) for number in STOPPING]
     interruption.check()
-    with interruptible():
+    with interruptible(), stopping_gently():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         interruption.check()
         # Not one that asks to stop.

@@ -102,7 +102,7 @@ class _Plain:
     """An environment in this process."""
 
     def __init__(self, env_id: str):
-        self._id, self._process = env_id, os.getpid()
+        self._id, self._process, self._open = env_id, os.getpid(), False
         self._make()
 
     def _make(self) -> None:

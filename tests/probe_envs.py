@@ -78,9 +78,9 @@ class Noisy(Episodes):
 
 
 class Jackpot(Noisy):
-    """Pays more than single precision can square in one step of a process, the one after `AT`."""
+    """Pays more than single precision can square in one step of a process, `AT`, which lies behind those of the fingerprint."""
 
-    AT: ClassVar[int] = 240
+    AT: ClassVar[int] = 440
     steps: ClassVar[int] = 0
 
     def paid(self, action: np.ndarray) -> float:

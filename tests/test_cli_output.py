@@ -142,7 +142,7 @@ def test_ctrl_c_while_a_module_is_imported_that_swallows_it_ends_the_process(tmp
         assert process.stdout.readline() == b"importing\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"\nevolute: interrupted.\n")
+    assert (process.returncode, err) == (130, b"\nevolute: SIGINT received; interrupted.\n")
 
 
 # ------------------------------------------------------------------------------------------------------- within this process

@@ -111,15 +111,10 @@ def test_evaluate_has_a_time_limit(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("where", ["InMake", "InClose"])
-def test_two_signals_end_a_command_whose_environment_hangs_before_training(tmp_path, where):
+def test_a_signal_ends_a_command_whose_environment_hangs_before_training(tmp_path, where):
     with train(tmp_path, f"Sleeps{where}") as process:
         wait_for_line(process, "sleeping")
-        process.send_signal(signal.SIGINT)
-        assert "SIGINT received" in process.stderr.readline() + process.stderr.readline()
-        time.sleep(1)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 128 + signal.SIGINT
+        ends(process, signal.SIGINT, 20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
@@ -175,7 +170,17 @@ def read_all(descriptor):
 def test_an_environment_cannot_have_signals_ignored(tmp_path, name, number):
     with train(tmp_path, name, ENDLESS) as process:
         wait_for_line(process, "steps=40")
-        ends(process, number)
+        if name == "Ignores":
+            ends(process, number)
+            return
+        # In native code they are ignored until evolute looks again, so one may be lost, and is sent again.
+        for _ in range(100):
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # Its own code, or the signal's where it had let go of signals already.
+                assert process.wait(0.5) in (128 + number, -number)
+                return
+        raise AssertionError("no signal stopped it")
 
 
 def test_a_check_is_for_caught_signals_alone_and_what_was_there_before_comes_back():

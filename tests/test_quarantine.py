@@ -50,7 +50,7 @@ def interval(state):
     reports = engine.rollout_and_learn([state], silent)[0]
     evaluations = engine.evaluate_members(state, reports)
     state.interval += 1
-    rows, events = report.interval_rows(state, reports, evaluations, [])
+    rows, events = report.interval_rows(state, reports, evaluations, engine.examine_members(state), [])
     return rows, events
 
 

@@ -152,21 +152,24 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
 
     for path in [] if out is None else outs_of(out, seeds):
         records.refuse_existing(path)
-    default = records.default_folder(run.env, run.mix, seeds).absolute()
+    default = records.default_folder(run.env, run.mix, seeds)
+    # An environment may change the working folder. What is printed stays as it was typed.
+    here = Path.cwd()
     # Mistakes in what it names, and a device that is not there, are told before anything is announced.
     Environment(run.env, run.time_limit).close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
-    with records.claimed(default) if out is None else contextlib.nullcontext(out) as own:
-        outs = outs_of(own, seeds)
+    with records.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
+        folders = outs_of(own, seeds)
+        shown = own.relative_to(here) if own.is_relative_to(here) else own
         if watcher is not None:
             members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
             what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
-            watcher.say(f"Training {what} on {run.env}; records go to {own}")
+            watcher.say(f"Training {what} on {run.env}; records go to {out or shown}")
 
         def train(observer: "Observer") -> list["Result"]:
-            return engine.train_seeds(run, seeds, outs, observer, noting("note", watcher))
+            return engine.train_seeds(run, seeds, folders, observer, noting("note", watcher))
 
-        return watch(train, outs, module_of(run.env), watcher)
+        return watch(train, outs_of(out or shown, seeds), folders, module_of(run.env), watcher)
 
 
 def outs_of(out: Path, seeds: list[int]) -> list[Path]:
@@ -185,13 +188,18 @@ def noting(whose: str, watcher: "Watcher") -> Callable[[str], None]:
 
 
 def watch(
-    train: Callable[["Observer"], list["Result"]], outs: list[Path], module: str | None, watcher: "Watcher"
+    train: Callable[["Observer"], list["Result"]],
+    outs: list[Path],
+    folders: list[Path],
+    module: str | None,
+    watcher: "Watcher",
 ) -> list["Ended"]:
     """Train while showing the populations; stop on a signal, and say how to go on.
 
     Args:
         train: is given an observer.
         outs: the run folders, as they are to be printed.
+        folders: the same, wherever the working folder is by then.
         module: which the environment is imported from.
         watcher: shows the populations.
     """
@@ -200,8 +208,6 @@ def watch(
     from evolute.records import CONFIG_FILE
 
     remember_compiled_programs()
-    # Wherever the working folder is in the end.
-    folders = [out.absolute() for out in outs]
 
     def observe(progress: "Progress") -> None:
         catch_again()
@@ -253,6 +259,7 @@ def _resume(flags: "ResumeFlags") -> None:
     from evolute.flags import whole_number
 
     path = one_run(flags.run)
+    folder = path.absolute()
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
     with watching(flags.quiet) as watcher:
         from evolute.resumption import resume
@@ -263,7 +270,7 @@ def _resume(flags: "ResumeFlags") -> None:
 
         if flags.allow_import is not None:
             admit(f"{flags.allow_import}:", flags.allow_import)
-        ended = watch(train, [path], flags.allow_import, watcher)
+        ended = watch(train, [path], [folder], flags.allow_import, watcher)
     report(ended, flags.quiet)
 
 

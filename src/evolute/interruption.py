@@ -81,15 +81,15 @@ def interruptible() -> Iterator[None]:
             # Other signals that somebody handles are announced, too.
             if number[0] not in numbers:
                 continue
+            name = signal.Signals(number[0]).name
             if caught.signal is not None or not caught.gently:
                 if caught.signal is None:
-                    _tell("\nevolute: interrupted.\n")
+                    _tell(f"\nevolute: {name} received; interrupted.\n")
                 if sys.stderr.isatty():
                     # The live table hides it.
                     _tell(SHOW_CURSOR)
                 os._exit(128 + number[0])
             caught.signal = number[0]
-            name = signal.Signals(number[0]).name
             # Through the stream, not its descriptor: a live table moves aside for it.
             with contextlib.suppress(OSError, ValueError):
                 text = f"\nevolute: {name} received; stopping after this step. Once more stops at once."

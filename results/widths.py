@@ -27,7 +27,7 @@ AGENTS = {"kfac": ("kfac", {}), **ADAM}
 
 
 def cells():
-    for seed, agent, layers, env in itertools.product(SEEDS, AGENTS, WIDTHS, TASKS):
+    for layers, seed, agent, env in itertools.product(WIDTHS, SEEDS, AGENTS, TASKS):
         yield {"env": env, "layers": list(layers), "agent": agent, "seed": seed}
 
 

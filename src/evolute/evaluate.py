@@ -14,7 +14,7 @@ LOG = logging.getLogger("evolute")
 
 # Where an environment has no time limit of its own, an episode of evaluation is cut here and counted as it stands.
 LONGEST_EPISODE = 10_000
-# Faults of an environment that an evaluation outside of training gets over.
+# Faults of an environment that an evaluation outside of training tolerates.
 MAX_FAULTS = 10
 
 
@@ -159,7 +159,7 @@ def tolerate(most: int) -> Callable[[EnvironmentFault], None]:
         if faults > most:
             times = f"{faults} times" if faults > 1 else "once"
             raise RunStopped(
-                f"the evaluation cannot go on: the environment failed {times}, the last time {fault}; mend it."
+                f"the evaluation cannot go on: the environment failed {times}, the last time {fault}; fix it."
             ) from fault
 
     return faulted

@@ -43,7 +43,7 @@ class Member:
     parent: int | None = None
     # Whether its curvature is to be gathered anew before its next update.
     needs_burn_in: bool = True
-    # Faults of its environment in an interval that it gets over, and whether one more stops the run.
+    # Faults of its environment in an interval that it tolerates, and whether one more stops the run.
     max_faults: int = 10
     stops_on_faults: bool = False
     # this interval
@@ -152,7 +152,7 @@ class Member:
         said = f"its environment failed {times} in an interval, the last time {fault}"
         self.quarantine(said)
         if self.stops_on_faults:
-            raise RunStopped(f"member {self.slot} cannot go on: {said}; mend the environment or raise max_faults.")
+            raise RunStopped(f"member {self.slot} cannot go on: {said}; fix the environment or raise max_faults.")
 
     def note_in_evaluation(self, fault: EnvironmentFault) -> None:
         """Remember a fault of the evaluation environment; raises it again where the member is in quarantine by now."""

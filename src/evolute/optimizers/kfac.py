@@ -41,7 +41,7 @@ class KFACOptions:
         default=10,
     )
     exact_damping: bool = setting(
-        "Damp A ⊗ B exactly, through eigenvectors, instead of factor by factor. Costs about three times a Cholesky inverse.",
+        "Damp A ⊗ B exactly, through eigenvectors, instead of factor by factor. Dearer to refresh.",
         SWITCH,
         "true",
         default=False,

@@ -1,6 +1,7 @@
 """Settings of every test: CPU, strict dtypes, and compiled programs kept between runs."""
 
 import os
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -14,6 +15,8 @@ settings.load_profile("evolute")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Where the tests run under nohup, it would be ignored in every process that they start, too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # jax_numpy_rank_promotion stays as it is: a bias is added to a batch by rank promotion in every layer.
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

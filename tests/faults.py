@@ -53,8 +53,9 @@ def environment():
     return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def start(folder, *words, script=("-m", "evolute.cli"), **more):
-    command = [sys.executable, *script, *map(str, words)]
+def start(folder, *words, script=("-m", "evolute.cli"), through=(), **more):
+    """Start the command line; `through` are words before the command, such as a shell's that prepares something."""
+    command = [*through, sys.executable, *script, *map(str, words)]
     return subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
     )

@@ -167,7 +167,7 @@ def test_evaluate_says_what_helps_where_no_episode_ends(tmp_path, capsys):
 def test_evaluate_tells_of_running_statistics(tmp_path, capsys):
     train(Run("Scaled-v0", **TINY), tmp_path / "run", note=lambda _: None)
     assert cli_main("evaluate", str(tmp_path / "run"), "--episodes", "1") == 0
-    assert "note: the environment 'Scaled-v0' keeps running statistics" in capsys.readouterr().out
+    assert "note: the environment 'Scaled-v0' keeps running statistics" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["Unseeded", "Shared"])

@@ -125,7 +125,8 @@ def test_what_schedulers_and_terminals_send_ends_a_run_with_its_own_code(tmp_pat
 
 
 def test_an_ignored_hangup_stays_ignored(tmp_path):
-    with train(tmp_path, "Limit", ENDLESS, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+    # A shell, because Python's own way to prepare a process forks, which JAX's threads do not tolerate.
+    with train(tmp_path, "Limit", ENDLESS, through=("sh", "-c", 'trap "" HUP; exec "$@"', "sh")) as process:
         wait_for_line(process, "steps=40")
         process.send_signal(signal.SIGHUP)
         wait_for_line(process, "steps=")
@@ -137,15 +138,14 @@ def test_a_terminal_that_closes_ends_a_run(tmp_path):
     terminal, theirs = pty.openpty()
     words = ("train", "probe_envs:Limit-v0", *ENDLESS, "--out", "run")
     process = subprocess.Popen(
-        [sys.executable, "-m", "evolute.cli", *words],
+        # The first terminal that a leader of a session opens is the one whose end is told to it.
+        ["sh", "-c", ': <>"$0"; exec "$@"', os.ttyname(theirs), sys.executable, "-m", "evolute.cli", *words],
         cwd=tmp_path,
         env=faults.environment(),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        # The first terminal that a leader of a session opens is the one whose end is told to it.
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
     )
     reader = threading.Thread(target=read_all, args=(terminal,), daemon=True)
     try:

@@ -6,7 +6,7 @@ import pytest
 import evolute
 import oracles
 from evolute import health, networks, replay, td3
-from evolute.display import event_line
+from evolute.live import event_line
 from evolute.networks import Layer
 
 TINY = {

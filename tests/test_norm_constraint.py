@@ -156,6 +156,6 @@ def test_constant_targets_are_learnt(kind):
 
     mlp = jax.tree.map(jnp.asarray, mlp)
     _, (losses, left_out) = jax.jit(lambda: jax.lax.scan(step, (mlp, optimizer.init(mlp)), (jnp.arange(2_000), x)))()
-    assert losses[0] > 20
+    assert losses[0] > 15
     assert losses[-100:].max() < 0.05
     assert left_out.sum() == 0

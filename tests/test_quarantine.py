@@ -281,7 +281,7 @@ def test_a_loss_that_is_not_finite_is_counted_and_enters_no_mean(kind):
     assert row["gradient_steps"] == sound["gradient_steps"]
     # The means leave it out, instead of counting it as zero or as NaN.
     assert row["critic_loss"] == pytest.approx(sound["critic_loss"], rel=0.5)
-    assert row["q_value"] == pytest.approx(sound["q_value"], rel=0.5)
+    assert row["q_value"] == pytest.approx(sound["q_value"], rel=0.5, abs=0.05)
 
 
 def test_one_enormous_reward_does_not_end_a_single_agent(tmp_path):

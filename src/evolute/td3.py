@@ -211,7 +211,7 @@ def without_infinite_losses(report: Report, contained: str, networks: int) -> Re
         networks: how many losses there are.
     """
     sums = {name: value for name, value in report._asdict().items() if not name.endswith("contained")}
-    finite = jnp.isfinite(jnp.stack(list(sums.values()))).all()
+    finite = jnp.stack([jnp.isfinite(value) for value in sums.values()]).all()
     kept = {name: jnp.where(finite, value, 0.0) for name, value in sums.items()}
     losses = jnp.where(finite, 0.0, jnp.float32(networks))
     return report._replace(**kept, **{contained: getattr(report, contained)._replace(losses=losses)})

@@ -80,7 +80,7 @@ def test_the_whole_step_is_the_free_one_shortened_to_the_bound(kind, log_rate, l
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bounded_step_moves_q_by_the_clip_in_standard_deviations_of_the_targets(kind, layers, momentum):
     rng, clip = np.random.default_rng(0), 1e-4
-    optimizer = build(kind, "critic", clip=clip, **({"momentum": momentum} if kind != "diag_ggn" else {}))
+    optimizer = build(kind, "critic", clip=INF, **({"momentum": momentum} if kind != "diag_ggn" else {}))
     mlp = oracles.random_mlp(rng, (6, *layers, 1))
     x, weight = jnp.asarray(rng.normal(size=(64, 6))), oracles.random_weights(rng, 64)
     state, update, rates = optimizer.init(mlp), jax.jit(optimizer.update), oracles.rates(10.0, 0.1, np.float64)
@@ -89,11 +89,13 @@ def test_a_bounded_step_moves_q_by_the_clip_in_standard_deviations_of_the_target
         # A well-fitted critic: what it misses by is less than the targets' spread.
         target = before + 0.1 * jnp.std(before) * jnp.asarray(rng.normal(size=64))
         gradient, tape = oracles.critic_problem(mlp, x, target, weight)
-        mlp, state, contained = update(gradient, state, mlp, rates, tape, jnp.int32(n))
+        free, state, _ = update(gradient, state, jax.tree.map(jnp.zeros_like, mlp), rates, tape, jnp.int32(n))
+        step, taken = curvature.shorten(free, clip, tape)
+        mlp = jax.tree.map(jnp.add, mlp, step)
         moved = np.sqrt(np.sum(weight * (networks.apply(mlp, x)[:, 0] - before) ** 2))
         # The rest is curvature of the network itself, which vanishes with the clip.
         np.testing.assert_allclose(moved, clip * np.sqrt(np.cov(target, aweights=weight, ddof=0)), rtol=0.01)
-        assert contained.shortened == 1
+        assert taken < 1
 
 
 @pytest.mark.usefixtures("x64")
@@ -102,7 +104,7 @@ def test_a_bounded_step_moves_q_by_the_clip_in_standard_deviations_of_the_target
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bounded_step_moves_the_action_by_the_clip(kind, layers, momentum):
     rng, clip = np.random.default_rng(0), 1e-4
-    optimizer = build(kind, "actor", clip=clip, **({"momentum": momentum} if kind != "diag_ggn" else {}))
+    optimizer = build(kind, "actor", clip=INF, **({"momentum": momentum} if kind != "diag_ggn" else {}))
     actor, critic = oracles.random_mlp(rng, (6, *layers, 3)), oracles.random_mlp(rng, (9, *layers, 1))
     obs, weight = jnp.asarray(rng.normal(size=(64, 6))), oracles.random_weights(rng, 64)
     batch = Batch(obs, jnp.zeros((64, 3)), jnp.zeros(64), obs, jnp.zeros(64), weight)
@@ -110,10 +112,12 @@ def test_a_bounded_step_moves_the_action_by_the_clip(kind, layers, momentum):
     for n in range(4):
         gradient, tape, _ = td3.actor_tape(actor, critic, batch, jnp.asarray(rng.normal(size=(64, 3))), exact=True)
         before = td3.act(actor, obs)
-        actor, state, contained = update(gradient, state, actor, rates, tape, jnp.int32(n))
+        free, state, _ = update(gradient, state, jax.tree.map(jnp.zeros_like, actor), rates, tape, jnp.int32(n))
+        step, taken = curvature.shorten(free, clip, tape)
+        actor = jax.tree.map(jnp.add, actor, step)
         moved = np.sqrt(np.sum(weight * np.sum((td3.act(actor, obs) - before) ** 2, axis=1)))
         np.testing.assert_allclose(moved, clip, rtol=0.01)
-        assert contained.shortened == 1
+        assert taken < 1
 
 
 @pytest.mark.usefixtures("x64")
@@ -159,3 +163,17 @@ def test_constant_targets_are_learnt(kind):
     assert losses[0] > 15
     assert losses[-100:].max() < 0.05
     assert left_out.sum() == 0
+
+
+@pytest.mark.usefixtures("x64")
+@given(st.floats(-4, 4), st.integers(0, 999))
+def test_an_increment_is_within_its_share_of_the_clip_in_the_factored_curvature(log_rate, seed):
+    rng, clip = np.random.default_rng(seed), 0.3
+    direction, gradient = (jnp.asarray(rng.normal(size=7)) for _ in range(2))
+    gradient *= jnp.sign(direction @ gradient)
+    tape = Tape((), (), (), jnp.ones(1), jnp.float64(2.5))
+    rate = curvature.bounded_rate(jnp.float64(10**log_rate), direction, gradient, clip, tape)
+    length = np.sqrt(float(direction @ gradient))
+    np.testing.assert_allclose(rate, min(10**log_rate, clip * np.sqrt(2.5) / length), rtol=1e-12)
+    assert curvature.bounded_rate(0.1, direction, gradient, INF, tape) == 0.1
+    assert np.isnan(curvature.bounded_rate(jnp.float64(0.1), direction, jnp.inf * gradient, clip, tape))

@@ -42,16 +42,16 @@ CURVATURE_KINDS: dict[str, CurvatureKind] = {
         kfac,
         KFACOptions,
         {
-            "actor": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.1, "statistics_every": 8, "inverse_every": 80},
-            "critic": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.2, "statistics_every": 8, "inverse_every": 80},
+            "actor": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.05, "statistics_every": 8, "inverse_every": 80},
+            "critic": {"learning_rate": 0.1, "damping": 0.1, "clip": 0.05, "statistics_every": 8, "inverse_every": 80},
         },
     ),
     "kfac_empirical": CurvatureKind(
         kfac_empirical,
         KFACOptions,
         {
-            "actor": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.01},
-            "critic": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.02},
+            "actor": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.1},
+            "critic": {"learning_rate": 0.03, "damping": 0.1, "clip": 0.2},
         },
     ),
 }

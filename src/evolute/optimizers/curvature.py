@@ -4,6 +4,7 @@ Axes: B samples, i inputs and o outputs of a layer, K columns of the output Hess
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,28 @@ def output_change(step: MLP, tape: Tape) -> jax.Array:
     for layer, x, pulled in zip(step, tape.inputs, tape.sensitivities, strict=True):
         changes += jnp.sum(pulled * (product(x, layer.w) + layer.b), axis=-1)
     return jnp.sum(tape.weights * changes**2)
+
+
+def bounded_rate(learning_rate: jax.Array | float, direction: Any, gradient: Any, clip: float, tape: Tape) -> jax.Array | float:
+    """Return the learning rate [] with which an increment keeps to a bound in the factored curvature (E15).
+
+    Args:
+        learning_rate: [].
+        direction: the preconditioned gradient Δ, a pytree.
+        gradient: the gradient G, a pytree like it; lr² ⟨Δ, G⟩ is the increment's squared length in the damped curvature.
+        clip: the longest increment, in units of sqrt(tape.trust); inf for no bound.
+        tape: the batch's tape.
+
+    Returns:
+        The rate; NaN where the length is not finite, so that the step is contained.
+    """
+    if math.isinf(clip):
+        return learning_rate
+    pairs = zip(jax.tree.leaves(direction), jax.tree.leaves(gradient), strict=True)
+    squared = learning_rate**2 * sum(jnp.vdot(d, g) for d, g in pairs)
+    limit = jnp.maximum(clip**2 * tape.trust, jnp.finfo(tape.trust.dtype).tiny)
+    rate = learning_rate * jnp.sqrt(limit / jnp.maximum(squared, limit))
+    return jnp.where(jnp.isfinite(squared), rate, jnp.nan)
 
 
 def shorten(step: MLP, clip: float, tape: Tape) -> tuple[MLP, jax.Array]:

@@ -13,7 +13,7 @@ from evolute import limits
 from evolute.networks import MLP, Layer
 from evolute.optimizers import factors
 from evolute.optimizers.base import CLIP, EXACT_TAPE, Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
-from evolute.optimizers.curvature import as_counts, input_factor, output_factor, shorten
+from evolute.optimizers.curvature import as_counts, bounded_rate, input_factor, output_factor, shorten
 from evolute.optimizers.factors import EigenPair, InversePair
 from evolute.options import DECAY, SWITCH, positive, record, setting
 
@@ -164,9 +164,10 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
             factors.precondition_exactly(root, g, rates.damping) if isinstance(root, EigenPair) else factors.precondition(root, g)
             for root, g in zip(state.roots, matrices, strict=True)
         )
+        # Increments first, or the whole step's bound would cut off what momentum remembers, whenever one increment is too long.
+        rate = bounded_rate(rates.learning_rate, directions, matrices, (1.0 - options.momentum) * options.clip, tape)
         velocity = tuple(
-            as_layer(options.momentum * homogeneous(v) - rates.learning_rate * d)
-            for v, d in zip(state.velocity, directions, strict=True)
+            as_layer(options.momentum * homogeneous(v) - rate * d) for v, d in zip(state.velocity, directions, strict=True)
         )
         # The whole step, momentum included: it is what moves the network.
         velocity, taken = shorten(velocity, options.clip, tape)

@@ -233,9 +233,8 @@ def update_critics(
             q_value=report.q_value + 0.5 * q_value,
             critic_contained=jax.tree.map(jnp.add, report.critic_contained, contained),
         )
-    return learner._replace(critics=tuple(critics), critic_states=tuple(states)), without_infinite_losses(
-        report, "critic_contained", 2
-    )
+    learner = learner._replace(critics=tuple(critics), critic_states=tuple(states))
+    return learner, without_infinite_losses(report, "critic_contained", 2)
 
 
 def update_actor(

@@ -1,6 +1,7 @@
 """K-FAC at its defaults beside Adam at its best of three rates: four tasks, three widths, three seeds.
 
 python results/widths.py             runs what is missing in widths.jsonl, one process per core (first: nice -n 19)
+python results/widths.py kfac        the same for one agent alone
 python results/widths.py --table     prints the tables of widths.md
 
 The reduction: 20,000 steps instead of a million, 1,000 of them at random instead of 10,000, batches of 128 instead of 256, and
@@ -81,11 +82,13 @@ def done():
 
 def score(points, until=math.inf):
     """Return the mean return of the second half of training, of what was reached within some processor seconds."""
-    half = [p["return"] for p in points[len(points) // 2 :]]
-    if until == math.inf:
-        return statistics.mean(half)
-    reached = [p["return"] for p in points if p["cpu_seconds"] <= until]
-    return statistics.mean(reached[len(reached) // 2 :]) if reached else math.nan
+    reached = [p["return"] for p in points if seconds(points, p) <= until]
+    return statistics.mean(reached[len(reached) // 2 :])
+
+
+def seconds(points, point):
+    """Return the processor seconds from the first evaluation to this one: without compilation, which comes once."""
+    return point["cpu_seconds"] - points[0]["cpu_seconds"]
 
 
 def of(rows, env, layers, agent):
@@ -115,9 +118,9 @@ def table():
             continue
         best = max(tried, key=lambda agent: statistics.mean(map(score, tried[agent])))
         adam, ours = list(map(score, tried[best])), list(map(score, kfac))
-        seconds = statistics.median(run[-1]["cpu_seconds"] for run in tried[best])
-        in_time = [score(run, seconds) for run in kfac]
-        ratio = statistics.median(run[-1]["cpu_seconds"] for run in kfac) / seconds
+        spent = statistics.median(seconds(run, run[-1]) for run in tried[best])
+        in_time = [score(run, spent) for run in kfac]
+        ratio = statistics.median(seconds(run, run[-1]) for run in kfac) / spent
         print(
             f"| {env} | {'-'.join(map(str, layers))} | {shown(adam)} ({best.split()[1]}) | {shown(ours)} | "
             f"{errors(ours, adam):+.1f} | {shown(in_time)} | {ratio:.2f} |"
@@ -145,17 +148,20 @@ def table():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("agents", nargs="*", default=list(AGENTS), help=f"which of {', '.join(AGENTS)}")
     parser.add_argument("--table", action="store_true")
-    if parser.parse_args().table:
+    arguments = parser.parse_args()
+    if arguments.table:
         return table()
     finished = {(row["env"], tuple(row["layers"]), row["agent"], row["seed"]) for row in done()}
-    missing = [c for c in cells() if (c["env"], tuple(c["layers"]), c["agent"], c["seed"]) not in finished]
+    wanted = [c for c in cells() if c["agent"] in arguments.agents]
+    missing = [c for c in wanted if (c["env"], tuple(c["layers"]), c["agent"], c["seed"]) not in finished]
     context = multiprocessing.get_context("spawn")
-    cores = context.Queue()
-    for core in range(os.cpu_count()):
+    own, cores = sorted(os.sched_getaffinity(0)), context.Queue()
+    for core in own:
         cores.put(core)
     # maxtasksperchild: a fresh process per run, so that nothing of one run is left in the next.
-    with context.Pool(os.cpu_count(), share, (cores,), maxtasksperchild=1) as pool, RESULTS.open("a") as file:
+    with context.Pool(len(own), share, (cores,), maxtasksperchild=1) as pool, RESULTS.open("a") as file:
         for row in pool.imap_unordered(run_one, missing, chunksize=1):
             file.write(json.dumps(row) + "\n")
             file.flush()

@@ -121,6 +121,24 @@ def test_a_bounded_step_moves_the_action_by_the_clip(kind, layers, momentum):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("samples", [0, 1, 40, 64, 256])
+def test_a_step_is_measured_on_the_first_samples_whatever_pads_the_batch(samples):
+    rng, padded = np.random.default_rng(0), 320
+    mlp, step = oracles.random_mlp(rng, (6, 16, 1)), oracles.random_mlp(rng, (6, 16, 1))
+    x = jnp.asarray(rng.normal(size=(padded, 6)))
+    weight = jnp.where(jnp.arange(padded) < samples, 1 / max(samples, 1), 0.0)
+    _, tape = oracles.critic_problem(mlp, x, jnp.zeros(padded), weight)
+    measured, whole = curvature.output_change(step, tape), curvature.output_change(step, tape, samples=padded)
+    # What the derivative of q along the step says of the samples that count.
+    _, moved = jax.jvp(lambda p: networks.apply(p, x)[:, 0], (mlp,), (step,))
+    counted = 2 * moved[: min(samples, 64)] ** 2
+    np.testing.assert_allclose(measured, counted.mean() if samples else 0.0, rtol=1e-12)
+    # Independent draws, so it is right on average.
+    error = 2 * np.std(2 * moved[:samples] ** 2) / 8 if samples > 64 else 1e-12
+    np.testing.assert_allclose(measured, whole, rtol=1e-12, atol=2 * error)
+
+
+@pytest.mark.usefixtures("x64")
 def test_one_draw_of_signs_measures_an_actors_step_right_on_average():
     rng = np.random.default_rng(0)
     actor, critic = oracles.random_mlp(rng, (6, 16, 3)), oracles.random_mlp(rng, (9, 16, 1))

@@ -166,9 +166,8 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
         )
         # Increments first, or the whole step's bound would cut off what momentum remembers, whenever one increment is too long.
         rate = bounded_rate(rates.learning_rate, directions, matrices, (1.0 - options.momentum) * options.clip, tape)
-        velocity = tuple(
-            as_layer(options.momentum * homogeneous(v) - rate * d) for v, d in zip(state.velocity, directions, strict=True)
-        )
+        increments = tuple(map(as_layer, directions))
+        velocity = jax.tree.map(lambda v, d: options.momentum * v - rate * d, state.velocity, increments)
         # The whole step, momentum included: it is what moves the network.
         velocity, taken = shorten(velocity, options.clip, tape)
         finite = all_finite(velocity)

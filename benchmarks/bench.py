@@ -130,7 +130,7 @@ def update_only_of(groups, all_members, updates):
     import numpy as np
 
     from evolute import engine
-    from evolute.replay import Sample
+    from evolute.training.replay import Sample
 
     prepared = []
     for group in groups:
@@ -173,7 +173,7 @@ def environment_only(env, steps=2_000):
     """Return a measure of the seconds of one environment step with random actions."""
     import numpy as np
 
-    from evolute.environments import Environment
+    from evolute.environments.gym import Environment
 
     environment = Environment(env)
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, environment.shape.actions)).astype(np.float32)
@@ -368,7 +368,7 @@ print(json.dumps(statistics.median(b for _, b in pairs) / statistics.median(a fo
 def measure(full):
     import jax
 
-    from evolute import placement
+    from evolute.training import placement
 
     placement.use_all_cores(64)
     repetitions, found = (7 if full else 3), {}
@@ -438,7 +438,7 @@ def say(text):
 
 
 def about():
-    from evolute.environments import versions
+    from evolute.environments.gym import versions
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -511,7 +511,7 @@ def main():
         print(table(json.loads(arguments.show.read_text())))
         return
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from evolute.cli import remember_compiled_programs
+    from evolute.commands.cli import remember_compiled_programs
 
     remember_compiled_programs()
     began = time.perf_counter()

@@ -36,7 +36,7 @@ def timed(step, actions):
 
 
 def one_after_the_other(members):
-    from evolute.environments import Environment
+    from evolute.environments.gym import Environment
 
     environments = [Environment(ENV) for _ in range(members)]
     for seed, environment in enumerate(environments):

@@ -63,9 +63,11 @@ def close(states):
 
 def correctness(settings, updates):
     """Return the largest difference of a parameter by kind, after updates on the same samples, and the largest change of one."""
-    from evolute import Run, engine, placement, td3
-    from evolute.environments import Environment
-    from evolute.replay import Sample
+    from evolute import Run, engine
+    from evolute.algorithms import td3
+    from evolute.environments.gym import Environment
+    from evolute.training import placement
+    from evolute.training.replay import Sample
 
     environment, found = Environment(bench.ENV), {}
     for kind in bench.KINDS:
@@ -141,7 +143,7 @@ def main():
     parser.add_argument("--small", action="store_true", help="tiny networks and few steps")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    from evolute.cli import remember_compiled_programs
+    from evolute.commands.cli import remember_compiled_programs
 
     remember_compiled_programs()
     began = time.perf_counter()

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolute import Run, engine, networks, optimizers, td3
+from evolute import Run, engine, networks, optimizers
+from evolute.algorithms import td3
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
 from evolute.optimizers import Rates, factors
 from evolute.optimizers.kfac import KFACOptions, KFACState
-from evolute.replay import batch_of
+from evolute.training.replay import batch_of
 
 WIDTHS = ((64, 64), (128, 128), (256, 256), (400, 300), (800, 600))
 HELD_OUT, FITTED, UPDATES, BATCH = 4_000, 4_000, 160, 256

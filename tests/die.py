@@ -12,7 +12,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from evolute import checkpoint, cli, engine, evaluate, evolve, files, records, resumption
+from evolute import engine, files, resumption
+from evolute.commands import cli
+from evolute.evolution import pbt
+from evolute.runs import checkpoint
+from evolute.runs import folder as run_folder
+from evolute.training import evaluate
 
 
 def kill(*_, **__):
@@ -67,23 +72,23 @@ PLACES = {
     "write": (files.os, "fsync", kill),
     "rename": (Path, "replace", lambda real, *arguments: (real(*arguments), kill())),
     "half a line": (files, "append", half_a_line),
-    "metrics": (records, "append", half_a_line),
+    "metrics": (run_folder, "append", half_a_line),
     # a checkpoint
     "replay": (checkpoint, "save_replay", lambda real, *arguments: (real(*arguments), kill())),
     "arrays": (checkpoint, "_save_arrays", kill),
     "manifest": (checkpoint, "delete_unneeded", kill),
     "delete": (Path, "unlink", kill),
     # an evolution
-    "select": (evolve, "evolve", kill),
+    "select": (pbt, "evolve", kill),
     "copy": (engine, "copy_member", half_a_copy),
     "copied": (engine, "copy_member", lambda real, *arguments: (real(*arguments), kill())),
     # elsewhere
     "evaluate": (evaluate, "by_episodes", kill),
-    "create": (records.RunFolder, "write_config", kill),
-    "best": (records.RunFolder, "write_best", kill),
-    "result": (records.RunFolder, "write_result", kill),
+    "create": (run_folder.RunFolder, "write_config", kill),
+    "best": (run_folder.RunFolder, "write_best", kill),
+    "result": (run_folder.RunFolder, "write_result", kill),
     "restore": (checkpoint, "restore", lambda real, *arguments: (real(*arguments), kill())),
-    "rewind": (records.RunFolder, "forget_result", kill),
+    "rewind": (run_folder.RunFolder, "forget_result", kill),
     "rewound": (resumption, "rewind", lambda real, *arguments: (real(*arguments), kill())),
     # other than a kill
     "no handles": (checkpoint, "save", no_handles),

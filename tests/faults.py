@@ -53,7 +53,7 @@ def environment():
     return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def start(folder, *words, script=("-m", "evolute.cli"), through=(), **more):
+def start(folder, *words, script=("-m", "evolute.commands.cli"), through=(), **more):
     """Start the command line; `through` are words before the command, such as a shell's that prepares something."""
     command = [*through, sys.executable, *script, *map(str, words)]
     return subprocess.Popen(

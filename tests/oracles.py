@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolute import networks, td3
+from evolute import networks
+from evolute.algorithms import td3
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP, Layer
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
-from evolute.replay import Batch
+from evolute.training.replay import Batch
 
 Arrays = dict[str, np.ndarray]
 

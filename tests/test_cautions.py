@@ -12,10 +12,13 @@ import gymnasium
 import numpy as np
 import pytest
 
-from evolute import Run, cautions, cli, environments, resume, train
-from evolute.environments import UNREPEATABLE, Environment, physics_fingerprint
+from evolute import Run, resume, train
+from evolute.commands import cli
+from evolute.environments import gym
+from evolute.environments.gym import UNREPEATABLE, Environment, physics_fingerprint
 from evolute.errors import RunStopped, UserError
-from evolute.replay import ReplayBuffer
+from evolute.runs import cautions
+from evolute.training.replay import ReplayBuffer
 
 TINY = {
     "actor_layers": (8,),
@@ -182,12 +185,12 @@ def test_an_environment_that_does_not_repeat_itself_in_a_process_of_its_own_is_n
 
 def test_the_second_rollout_of_a_slow_environment_is_cut(monkeypatch):
     # Without any time for it nothing can be noticed after the first step.
-    monkeypatch.setattr(environments, "REPEAT_SECONDS", -1.0)
+    monkeypatch.setattr(gym, "REPEAT_SECONDS", -1.0)
     calls = []
     real = Environment.step
     monkeypatch.setattr(Environment, "step", lambda self, action: calls.append(1) or real(self, action))
     whole = physics_fingerprint("probe_envs:Noisy-v0")
-    assert len(calls) == environments.FINGERPRINT_STEPS
+    assert len(calls) == gym.FINGERPRINT_STEPS
     monkeypatch.undo()
     assert physics_fingerprint("probe_envs:Noisy-v0") == whole
 
@@ -216,15 +219,15 @@ def test_a_run_in_an_environment_that_does_not_repeat_itself_can_be_resumed(tmp_
 
 def test_a_run_whose_fingerprint_was_taken_for_repeatable_can_be_resumed(tmp_path, monkeypatch):
     for before, now in (("0123456789abcdef", UNREPEATABLE), (UNREPEATABLE, "0123456789abcdef")):
-        monkeypatch.setattr(environments, "physics_fingerprint", lambda *_, print=before: print)
+        monkeypatch.setattr(gym, "physics_fingerprint", lambda *_, print=before: print)
         with pytest.raises(Stop):
             train(Run("Fits-v0", **TINY), tmp_path / before, stop_after_one, lambda _: None)
-        monkeypatch.setattr(environments, "physics_fingerprint", lambda *_, print=now: print)
+        monkeypatch.setattr(gym, "physics_fingerprint", lambda *_, print=now: print)
         resume(tmp_path / before, note=lambda _: None)
-    monkeypatch.setattr(environments, "physics_fingerprint", lambda *_: "0123456789abcdef")
+    monkeypatch.setattr(gym, "physics_fingerprint", lambda *_: "0123456789abcdef")
     with pytest.raises(Stop):
         train(Run("Fits-v0", **TINY), tmp_path / "other", stop_after_one)
-    monkeypatch.setattr(environments, "physics_fingerprint", lambda *_: "fedcba9876543210")
+    monkeypatch.setattr(gym, "physics_fingerprint", lambda *_: "fedcba9876543210")
     with pytest.raises(UserError, match=r"physics fingerprint was 0123.* \(so does an environment that draws from a generator"):
         resume(tmp_path / "other", note=lambda _: None)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from evolute import flags, records
+from evolute.commands import flags
 from evolute.config import Run
+from evolute.runs import folder as run_folder
 
 TESTS = Path(__file__).parent
 SMALL = ("--actor-layers", "16", "16", "--critic-layers", "16", "16", "--batch-size", "32", "--final-episodes", "2")
@@ -77,7 +78,7 @@ def environment_variables(**more):
 
 
 def evolute(folder, *words):
-    command = [sys.executable, "-m", "evolute.cli", *words]
+    command = [sys.executable, "-m", "evolute.commands.cli", *words]
     return subprocess.run(
         command, cwd=folder, env=environment_variables(), capture_output=True, text=True, check=False, timeout=200
     )
@@ -112,7 +113,7 @@ def test_a_run_trains_and_tells_what_comes_next(trained):
         "replay",
         "lock",
     }
-    rows = records.RunFolder.open(folder / "run").metrics()
+    rows = run_folder.RunFolder.open(folder / "run").metrics()
     assert [(row["interval"], row["member"]) for row in rows] == [(i, m) for i in (1, 2, 3) for m in (0, 1)]
 
 
@@ -149,7 +150,7 @@ def test_a_run_given_back_its_own_configuration_repeats_itself_and_can_be_quiet(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_between_two_steps_and_says_how_to_go_on(tmp_path, number):
     words = ("train", "probe_envs:Limit-v0", "--steps", "100_000_000", "--interval", "20", "--learning-starts", "10")
-    command = [sys.executable, "-m", "evolute.cli", *words, *SMALL, "--episodes", "1", "--mix", "sgd=1", "--out", "run"]
+    command = [sys.executable, "-m", "evolute.commands.cli", *words, *SMALL, "--episodes", "1", "--mix", "sgd=1", "--out", "run"]
     environment = environment_variables(PYTHONUNBUFFERED="1")
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -176,7 +177,7 @@ def test_a_stopped_run_is_resumed_by_what_was_said(tmp_path, trained):
     done = evolute(folder, "resume", "run", "--steps", "800")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("run: going on after 600 of 800 steps.\n")
-    assert records.RunFolder.open(folder / "run").result()["steps_per_member"] == 800
+    assert run_folder.RunFolder.open(folder / "run").result()["steps_per_member"] == 800
     again = evolute(folder, "resume", "run")
     assert again.returncode == 2
     assert "has ended after 800 steps" in again.stderr

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from evolute import cli, flags
+from evolute.commands import cli, flags
+from evolute.commands.foreign import POINTERS
 from evolute.config import Run, to_toml
-from evolute.foreign import POINTERS
 
 TRAIN = ("train", "probe_envs:Limit-v0")
 

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from evolute import compile_cache, hints, records, train, train_seeds
+from evolute import train, train_seeds
+from evolute.commands import compile_cache, hints
 from evolute.config import Run
-from evolute.display import curves_table, leaderboard_table
 from evolute.errors import UserError
-from evolute.live import Doing, LiveTable, SignsOfLife, listening
 from evolute.policy import Policy
+from evolute.report.live import Doing, LiveTable, SignsOfLife, listening
+from evolute.report.tables import curves_table, leaderboard_table
 from evolute.resumption import resume
+from evolute.runs import folder as run_folder
 
 TESTS = Path(__file__).parent
 SETTINGS = {
@@ -44,7 +46,7 @@ def start(folder, *words, **more):
         **more.pop("variables", {}),
     }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": folder, "env": variables} | more
-    return subprocess.Popen([*pipes.pop("before", []), sys.executable, "-m", "evolute.cli", *words], **pipes)
+    return subprocess.Popen([*pipes.pop("before", []), sys.executable, "-m", "evolute.commands.cli", *words], **pipes)
 
 
 def ended(folder, *words, **more):
@@ -99,7 +101,9 @@ def test_a_lost_output_is_told_in_a_sentence_or_not_at_all(trained):
         process.stdout.close()
         assert (process.wait(60), process.stderr.read()) == (141, b"")
     closed = subprocess.run(
-        ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m evolute.cli show 'a run' >&- 2>&- <&-"], cwd=folder, check=False
+        ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m evolute.commands.cli show 'a run' >&- 2>&- <&-"],
+        cwd=folder,
+        check=False,
     )
     assert closed.returncode == 0
 
@@ -110,7 +114,7 @@ def test_training_goes_on_where_nobody_reads_any_more(tmp_path):
         process.stdout.close()
         err = process.stderr.read()
     assert (process.returncode, err) == (0, b"")
-    assert records.RunFolder.open(tmp_path / "run").has_ended
+    assert run_folder.RunFolder.open(tmp_path / "run").has_ended
 
 
 def test_a_limit_of_open_files_is_told(tmp_path):
@@ -222,8 +226,8 @@ def test_tables_leave_out_what_there_is_no_room_for_and_say_so():
 
 
 def test_long_silences_are_filled_with_what_is_done(monkeypatch):
-    monkeypatch.setattr("evolute.live.PAUSES", (0.01,))
-    monkeypatch.setattr("evolute.live.SHORT", 0.0)
+    monkeypatch.setattr("evolute.report.live.PAUSES", (0.01,))
+    monkeypatch.setattr("evolute.report.live.SHORT", 0.0)
     said = []
     with listening() as doing:
         logging.getLogger("evolute").info("compiling learn of %s", "kfac")

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 import faults
-from evolute import cli, engine, evaluate, interruption
+from evolute import engine, interruption
+from evolute.commands import cli
 from evolute.config import Run
-from evolute.environments import Environment
+from evolute.environments.gym import Environment
 from evolute.interruption import Interrupted, interruptible, stopping_gently
+from evolute.training import evaluate
 
 SMALL = (
     *("--interval", "20", "--learning-starts", "10", "--mix", "sgd=1", "--batch-size", "32"),
@@ -139,7 +141,7 @@ def test_a_terminal_that_closes_ends_a_run(tmp_path):
     words = ("train", "probe_envs:Limit-v0", *ENDLESS, "--out", "run")
     process = subprocess.Popen(
         # The first terminal that a leader of a session opens is the one whose end is told to it.
-        ["sh", "-c", ': <>"$0"; exec "$@"', os.ttyname(theirs), sys.executable, "-m", "evolute.cli", *words],
+        ["sh", "-c", ': <>"$0"; exec "$@"', os.ttyname(theirs), sys.executable, "-m", "evolute.commands.cli", *words],
         cwd=tmp_path,
         env=faults.environment(),
         stdin=theirs,

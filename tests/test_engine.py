@@ -8,9 +8,9 @@ import pytest
 
 import evolute
 from evolute import engine
-from evolute.evolve import Exploit, Standing
+from evolute.evolution.pbt import Exploit, Standing
 from evolute.hyperparameters import Hyperparameters
-from evolute.quarantine import divergence
+from evolute.training.quarantine import divergence
 
 TINY = {
     "actor_layers": (16, 16),
@@ -224,8 +224,8 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
     learner = group.take(1)
     broken = learner._replace(actor=jax.tree.map(lambda x: np.full_like(x, np.nan), learner.actor))
     group.put(1, broken, reset_optimizers=False)
-    reports = [jax.tree.map(float, engine.td3.no_report())] * 4
-    evaluations = engine.evaluate_members(state, reports)
+    sums = [jax.tree.map(float, engine.td3.no_sums())] * 4
+    evaluations = engine.evaluate_members(state, sums)
     assert math.isnan(evaluations[1].mean)
     state.interval += 1
     exploits = engine.evolve_members(state)
@@ -236,12 +236,12 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
 
 
 def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
-    report = engine.td3.no_report()._replace(updates=10.0, actor_updates=5.0)
-    assert divergence([], report) is None
-    report = report._replace(actor_contained=report.actor_contained._replace(steps=5.0))
-    critics = report.critic_contained
-    assert divergence([], report._replace(critic_contained=critics._replace(steps=19.0))) is None
-    assert divergence([], report._replace(critic_contained=critics._replace(steps=20.0))) == "no update of it was finite"
+    sums = engine.td3.no_sums()._replace(updates=10.0, actor_updates=5.0)
+    assert divergence([], sums) is None
+    sums = sums._replace(actor_contained=sums.actor_contained._replace(steps=5.0))
+    critics = sums.critic_contained
+    assert divergence([], sums._replace(critic_contained=critics._replace(steps=19.0))) is None
+    assert divergence([], sums._replace(critic_contained=critics._replace(steps=20.0))) == "no update of it was finite"
 
 
 def test_members_draw_streams_of_their_own():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import probe_envs
-from evolute.environments import Environment, physics_fingerprint, versions
+from evolute.environments.gym import Environment, physics_fingerprint, versions
 from evolute.errors import UserError
 
 SHAPES = {

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from evolute import evaluate
-from evolute.environments import Environment
-from evolute.evaluate import Evaluation
+from evolute.environments.gym import Environment
+from evolute.training import evaluate
+from evolute.training.evaluate import Evaluation
 
 
 def still(obs):

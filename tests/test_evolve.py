@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evolute.config import Run
-from evolute.evolve import Standing, evolve, explore, ranked, replaced_count, select
+from evolute.evolution.pbt import Standing, evolve, explore, ranked, replaced_count, select
 from evolute.hyperparameters import Hyperparameters
 
 HYPER = Hyperparameters(256, 1e-3, 2e-3, 0.1, 0.2, 0.99, 0.005, 0.2, 0.5, 0.1)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import oracles
-from evolute import networks, optimizers, td3
-from evolute.environments import Environment
+from evolute import networks, optimizers
+from evolute.algorithms import td3
+from evolute.environments.gym import Environment
 from evolute.networks import MLP
 from evolute.optimizers import Rates, factors
 from evolute.optimizers.curvature import input_factor, output_factor
 from evolute.optimizers.factors import EigenPair
-from evolute.replay import Batch
+from evolute.training.replay import Batch
 
 HELD_OUT, BATCH = 1_000, 256
 

@@ -5,9 +5,11 @@ import pytest
 
 import evolute
 import oracles
-from evolute import health, networks, replay, td3
-from evolute.live import event_line
+from evolute import networks
+from evolute.algorithms import td3
 from evolute.networks import Layer
+from evolute.report.live import event_line
+from evolute.training import health, replay
 
 TINY = {
     "steps": 200,
@@ -58,7 +60,7 @@ def test_norms_and_dead_units_are_those_of_the_worse_critic():
 
 
 def test_a_run_records_them_and_warns_of_a_network_that_has_mostly_died(tmp_path, monkeypatch):
-    from evolute.records import RunFolder
+    from evolute.runs.folder import RunFolder
 
     monkeypatch.setattr(health, "dead_share", lambda mlp, inputs: 0.8 if inputs.shape[1] > 4 else 0.1)
     kinds = {"adam": 1, "kfac": 1}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import probe_envs
-from evolute import isolation
-from evolute.environments import Environment, EnvironmentFault, physics_fingerprint
+from evolute.environments import isolation
+from evolute.environments.gym import Environment, EnvironmentFault, physics_fingerprint
 from evolute.errors import UserError
 from evolute.interruption import interruptible
 
@@ -173,7 +173,7 @@ def test_a_process_that_hangs_or_dies_is_replaced_and_none_is_left(name):
 PARENT = """
 import os, sys, threading
 import numpy
-from evolute.environments import Environment
+from evolute.environments.gym import Environment
 from evolute.interruption import interruptible
 
 with interruptible():

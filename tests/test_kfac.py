@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import oracles
-from evolute import networks, optimizers, td3
+from evolute import networks, optimizers
+from evolute.algorithms import td3
 from evolute.networks import MLP
 from evolute.optimizers import Tape, factors
 from evolute.optimizers.kfac import KFACOptions, KFACState, kfac, kfac_empirical

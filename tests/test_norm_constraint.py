@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracles
-from evolute import networks, optimizers, td3
+from evolute import networks, optimizers
+from evolute.algorithms import td3
 from evolute.networks import MLP
 from evolute.optimizers import Optimizer, Tape, curvature
-from evolute.replay import Batch
+from evolute.training.replay import Batch
 
 INF, FIRST = float("inf"), jnp.int32(0)
 KINDS = ("kfac", "kfac_empirical", "diag_ggn")

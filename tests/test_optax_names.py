@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import oracles
-from evolute import optimizers, td3
+from evolute import optimizers
+from evolute.algorithms import td3
 from evolute.errors import UserError
 from evolute.networks import MLP
 from evolute.optimizers import Rates, first_order

@@ -14,11 +14,12 @@ import pytest
 
 import evolute
 import oracles
-from evolute import engine, optimizers, options, td3
+from evolute import engine, optimizers, options
+from evolute.algorithms import td3
 from evolute.errors import UserError
 from evolute.networks import MLP
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
-from evolute.replay import Batch
+from evolute.training.replay import Batch
 
 NO_CLIP = {"clip": float("inf")}
 EVERY_OTHER = {"statistics_every": 1, "inverse_every": 2}
@@ -339,7 +340,7 @@ class Counted(NamedTuple):
     burn_ins: jax.Array
 
 
-@options.record
+@options.declared
 class PlainOptions:
     """No damping, no burn-in, no tape: as little as an optimizer may have."""
 

@@ -13,14 +13,17 @@ import pytest
 
 import evolute
 import oracles
-from evolute import config, engine, flags, optimizers, options, placement, td3
+from evolute import config, engine, optimizers, options
+from evolute.algorithms import td3
+from evolute.commands import flags
 from evolute.config import Run
 from evolute.errors import UserError
 from evolute.hyperparameters import SETTINGS, Hyperparameters
 from evolute.optimizers import first_order
 from evolute.optimizers.first_order import FirstOrderOptions
 from evolute.options import Rule, Setting, setting
-from evolute.replay import Sample, row_width
+from evolute.training import placement
+from evolute.training.replay import Sample, row_width
 
 RECORDS = [Run, FirstOrderOptions, *dict.fromkeys(kind.options for kind in optimizers.CURVATURE_KINDS.values())]
 
@@ -85,7 +88,7 @@ def test_every_setting_refuses_what_means_nothing(name):
 def test_a_setting_without_a_declaration_cannot_be_made():
     with pytest.raises(TypeError, match=r"Careless\.rate has no rule"):
 
-        @options.record
+        @options.declared
         class Careless:
             rate: float = 0.1
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolute.packing import SMALL, pack, unpack
+from evolute.training.packing import SMALL, pack, unpack
 
 SHAPES = st.lists(
     st.tuples(st.sampled_from([(), (0,), (3,), (2, 5), (1, 1, 4), (SMALL,), (SMALL + 1,), (200, 100)]), st.booleans()), max_size=8

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import evolute
-from evolute import engine, placement, td3
-from evolute.environments import Environment
-from evolute.replay import Sample, row_width
+from evolute import engine
+from evolute.algorithms import td3
+from evolute.environments.gym import Environment
+from evolute.training import placement
+from evolute.training.replay import Sample, row_width
 
 OBS, ACT = 17, 6
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import evolute
-from evolute import networks, td3
-from evolute.environments import Environment
+from evolute import networks
+from evolute.algorithms import td3
+from evolute.environments.gym import Environment
 from evolute.errors import UserError
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 

@@ -10,13 +10,17 @@ import pytest
 from rich.console import Console
 
 import evolute
-from evolute import cli, engine, evaluate, report, td3
-from evolute.checkpoint import FOLDER
-from evolute.display import curves_table
-from evolute.environments import Environment, EnvironmentFault
+from evolute import engine
+from evolute.algorithms import td3
+from evolute.commands import cli
+from evolute.environments.gym import Environment, EnvironmentFault
 from evolute.errors import RunStopped, UserError
-from evolute.live import Doing, PlainLines
-from evolute.quarantine import divergence
+from evolute.report.live import Doing, PlainLines
+from evolute.report.tables import curves_table
+from evolute.runs import rows
+from evolute.runs.checkpoint import FOLDER
+from evolute.training import evaluate
+from evolute.training.quarantine import divergence
 from probe_envs import Jackpot, Planned
 
 TINY = {
@@ -47,11 +51,10 @@ def silent(_steps, _rows=None, _events=None):
 
 
 def interval(state):
-    reports = engine.rollout_and_learn([state], silent)[0]
-    evaluations = engine.evaluate_members(state, reports)
+    sums = engine.rollout_and_learn([state], silent)[0]
+    evaluations = engine.evaluate_members(state, sums)
     state.interval += 1
-    rows, events = report.interval_rows(state, reports, evaluations, engine.examine_members(state), [])
-    return rows, events
+    return rows.interval_rows(state, sums, evaluations, engine.examine_members(state), [])
 
 
 def learner(state, slot):
@@ -245,7 +248,7 @@ def test_every_network_is_looked_at(part):
 
 @pytest.mark.parametrize(("losses", "out"), [(0.0, False), (1.0, False), (25.0, False), (26.0, True), (50.0, True)])
 def test_losses_that_are_not_finite_in_more_than_half_of_the_updates_are_divergence(losses, out):
-    sums = jax.tree.map(float, td3.no_report())
+    sums = jax.tree.map(float, td3.no_sums())
     # Two critics' losses each, and an actor's: fifty in all.
     sums = sums._replace(updates=20.0 - losses // 2.5, actor_updates=50.0 - losses - 2 * (20.0 - losses // 2.5))
     found = divergence([], sums._replace(critic_contained=sums.critic_contained._replace(losses=losses)))
@@ -469,7 +472,7 @@ def test_a_stop_names_every_reason_and_every_cure():
     for slot, reason in enumerate(("it diverged", "its environment failed", "it diverged")):
         state.members[slot].quarantine(reason)
     state.members[1].faults = [None] * 11
-    assert report.nobody_left(state.members) == (
+    assert rows.nobody_left(state.members) == (
         "every member is in quarantine, so nobody is left to copy (members 0, 2: it diverged; member 1: its environment failed); "
         "lower the learning rates or raise the dampings, and fix the environment or raise max_faults."
     )

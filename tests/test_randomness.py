@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import evolute
-from evolute import randomness
-from evolute.randomness import POPULATION, Purpose
+from evolute.training import randomness
+from evolute.training.randomness import POPULATION, Purpose
 
 NAME = (7, 2, 3, Purpose.REPLAY)
 

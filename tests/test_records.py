@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from evolute import files, records
+from evolute import files
 from evolute.config import Run
 from evolute.errors import RunStopped, UserError
-from evolute.lock import locked
-from evolute.records import RunFolder, claimed, default_folder, refuse_existing
+from evolute.runs import folder as run_folder
+from evolute.runs.folder import RunFolder, claimed, default_folder, refuse_existing
+from evolute.runs.lock import locked
 
 RUN = Run("probe_envs:Limit-v0", mix={"kfac": 1})
 
@@ -108,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path, monkeypatc
 
 
 def test_a_folder_above_that_may_not_be_written_is_noticed_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(records.os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(run_folder.os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(UserError, match="is no folder that you may write to"):
         refuse_existing(tmp_path / "deep" / "run")
 
@@ -193,7 +194,7 @@ def test_the_default_folder_names_the_run_and_is_one_plain_folder():
 def test_of_two_runs_that_begin_in_the_same_second_each_gets_a_folder(tmp_path):
     # They wait for each other, so that all ask at once.
     code = (
-        "import sys, pathlib; from evolute.records import claimed; print('ready', flush=True); sys.stdin.readline()\n"
+        "import sys, pathlib; from evolute.runs.folder import claimed; print('ready', flush=True); sys.stdin.readline()\n"
         "with claimed(pathlib.Path('runs/x')) as path: print(path); (path / 'file').touch()"
     )
     command = [sys.executable, "-c", code]

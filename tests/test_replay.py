@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from evolute.replay import ReplayBuffer, batch_of, bucket, row_width
+from evolute.training.replay import ReplayBuffer, batch_of, bucket, row_width
 
 
 def transition(number: int, observations: int = 3, actions: int = 2) -> dict:

@@ -15,12 +15,14 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolute import Run, UserError, arrays, checkpoint, engine, environments, optimizers, resume, train
+from evolute import Run, UserError, engine, optimizers, resume, train
+from evolute.environments import gym
 from evolute.errors import Damaged
-from evolute.lock import locked
 from evolute.networks import Layer
-from evolute.records import RunFolder
-from evolute.replay import ReplayBuffer, Segment, Steps, fits
+from evolute.runs import arrays, checkpoint
+from evolute.runs.folder import RunFolder
+from evolute.runs.lock import locked
+from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
 from faults import contents, differences
 
 SMALL = {"actor_layers": (16,), "critic_layers": (16,), "batch_size": 16, "episodes": 1, "final_episodes": 1}
@@ -383,8 +385,8 @@ def test_a_folder_in_use_is_refused_and_its_holder_named(half):
 
 def test_another_version_is_refused_unless_allowed(tmp_path, half, monkeypatch):
     shutil.copytree(half, tmp_path / "run")
-    real = environments.versions()
-    monkeypatch.setattr(environments, "versions", lambda: {**real, "mujoco": "9.9.9"})
+    real = gym.versions()
+    monkeypatch.setattr(gym, "versions", lambda: {**real, "mujoco": "9.9.9"})
     with pytest.raises(UserError, match=rf"mujoco was {real['mujoco']} and is 9\.9\.9; .*--allow-version-change"):
         resume(tmp_path / "run", note=quiet)
     resume(tmp_path / "run", allow_version_change=True, note=quiet)
@@ -393,7 +395,7 @@ def test_another_version_is_refused_unless_allowed(tmp_path, half, monkeypatch):
 
 
 def test_another_physics_is_refused(tmp_path, half, monkeypatch):
-    monkeypatch.setattr(environments, "physics_fingerprint", lambda *_: "0123456789abcdef")
+    monkeypatch.setattr(gym, "physics_fingerprint", lambda *_: "0123456789abcdef")
     with pytest.raises(UserError, match=r"physics fingerprint was [0-9a-f]{16} and is 0123456789abcdef"):
         resume(half, note=quiet)
 
@@ -402,7 +404,11 @@ def test_arithmetic_that_rounds_otherwise_is_refused(half):
     # OpenBLAS reads the variable when NumPy loads it. An x86 processor that has AVX2 can use either; others ignore it.
     rounded = {}
     for kernels in ("Nehalem", "Haswell"):
-        command = [sys.executable, "-c", "from evolute.records import arithmetic_fingerprint; print(arithmetic_fingerprint())"]
+        command = [
+            sys.executable,
+            "-c",
+            "from evolute.runs.folder import arithmetic_fingerprint; print(arithmetic_fingerprint())",
+        ]
         done = subprocess.run(
             command, env={**os.environ, "OPENBLAS_CORETYPE": kernels}, capture_output=True, text=True, check=True
         )
@@ -411,7 +417,7 @@ def test_arithmetic_that_rounds_otherwise_is_refused(half):
     other = next((kernels for kernels, hashed in rounded.items() if hashed != ours), None)
     if other is None:
         pytest.skip("this build of NumPy has no kernels to choose from")
-    command = [sys.executable, "-m", "evolute.cli", "resume", str(half)]
+    command = [sys.executable, "-m", "evolute.commands.cli", "resume", str(half)]
     done = subprocess.run(command, env={**os.environ, "OPENBLAS_CORETYPE": other}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"arithmetic fingerprint was {ours} and is {rounded[other]}" in " ".join(done.stderr.split())

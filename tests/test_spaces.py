@@ -8,7 +8,7 @@ import pytest
 
 import evolute
 import probe_envs
-from evolute.environments import Environment, EnvironmentFault, physics_fingerprint
+from evolute.environments.gym import Environment, EnvironmentFault, physics_fingerprint
 from evolute.errors import UserError
 from evolute.policy import Policy, in_units_of
 

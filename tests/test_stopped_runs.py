@@ -13,8 +13,10 @@ import shutil
 import pytest
 
 import evolute
-from evolute import Run, RunStopped, UserError, checkpoint, cli, config, engine, resume, resumption, train
-from evolute.records import RunFolder
+from evolute import Run, RunStopped, UserError, config, engine, resume, resumption, train
+from evolute.commands import cli
+from evolute.runs import checkpoint
+from evolute.runs.folder import RunFolder
 from faults import differences
 
 # One small agent: most of what follows ends before it trains.

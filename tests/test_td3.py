@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import oracles
-from evolute import networks, optimizers, td3
+from evolute import networks, optimizers
+from evolute.algorithms import td3
 from evolute.hyperparameters import Hyperparameters
-from evolute.replay import Batch
+from evolute.training.replay import Batch
 
 OBS, ACT = 5, 3
 

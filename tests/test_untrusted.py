@@ -27,14 +27,16 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolute import checkpoint, cli, config, engine, flags, limits
+from evolute import config, engine, limits
+from evolute.commands import cli, flags
 from evolute.config import Run
 from evolute.errors import LONGEST_MESSAGE, UserError, printable
 from evolute.hyperparameters import Hyperparameters, as_array
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
-from evolute.records import RunFolder, refuse_links
-from evolute.replay import bucket, row_width
+from evolute.runs import checkpoint
+from evolute.runs.folder import RunFolder, refuse_links
 from evolute.state import Best, State
+from evolute.training.replay import bucket, row_width
 
 # Processor seconds that one input may take; nearly all take a thousandth of it.
 PATIENCE = 10

@@ -50,7 +50,7 @@ _FACTORS = Rule(
 _NAMES = Rule(lambda x: len(x) <= limits.ENTRIES and all(type(name) is str for name in x), f"at most {limits.ENTRIES} names")
 
 
-@options.record
+@options.declared
 class Run:
     """Everything that decides a run. A Run that exists is complete and valid; making one raises UserError otherwise.
 

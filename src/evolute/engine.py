@@ -12,22 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from evolute import cautions, changes, checkpoint, evaluate, evolve, health, optimizers, placement, randomness, report, td3
+from evolute import optimizers
+from evolute.algorithms import td3
+from evolute.algorithms.td3 import Algorithm, Sums
 from evolute.config import Run
-from evolute.environments import Environment
+from evolute.environments.gym import Environment
 from evolute.errors import EnvironmentFault, RunStopped, UserError
-from evolute.evaluate import Evaluation
-from evolute.evolve import Exploit
-from evolute.health import Health
-from evolute.placement import Group
+from evolute.evolution import pbt
+from evolute.evolution.pbt import Exploit
 from evolute.policy import Policy
-from evolute.population import Member
-from evolute.quarantine import divergence
-from evolute.randomness import POPULATION, Purpose
-from evolute.records import CONFIG_FILE, RunFolder, check_outs
-from evolute.replay import ReplayBuffer, Sample, bucket
+from evolute.runs import cautions, changes, checkpoint, rows
+from evolute.runs.folder import CONFIG_FILE, RunFolder, check_outs
 from evolute.state import PHASES, Best, Note, Observer, Progress, Result, State
-from evolute.td3 import Algorithm, Report
+from evolute.training import evaluate, health, placement, randomness
+from evolute.training.evaluate import Evaluation
+from evolute.training.health import Health
+from evolute.training.member import Member
+from evolute.training.placement import Group
+from evolute.training.quarantine import divergence
+from evolute.training.randomness import POPULATION, Purpose
+from evolute.training.replay import ReplayBuffer, Sample, bucket
 
 # Seconds between two reports of progress.
 PROGRESS_PERIOD = 0.25
@@ -103,11 +107,11 @@ def go_on(
     clock = states[0]
     began = time.perf_counter() - clock.earlier_seconds
 
-    def tell(state: State, steps: int, rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
+    def tell(state: State, steps: int, metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
         for sentence in cautions.messages(events):
             note(sentence)
         if observer is not None:
-            observer(Progress(state, steps, time.perf_counter() - began, rows, events, len(states)))
+            observer(Progress(state, steps, time.perf_counter() - began, metrics, events, len(states)))
 
     def tick(steps: int) -> None:
         for state in states:
@@ -116,18 +120,18 @@ def go_on(
     for state, folder in zip(states, folders, strict=True):
         if not state.evolved and state.interval < state.intervals:
             # The run had ended here and was extended: nobody was left to be trained by this evolution then.
-            events = [report.event_row(state, exploit) for exploit in evolve_members(state)]
-            record(state, folder, [], events)
+            events = [rows.event_row(state, exploit) for exploit in evolve_members(state)]
+            write(state, folder, [], events)
             tell(state, state.steps_done, [], events)
     while clock.interval < clock.intervals:
         try:
-            reports = rollout_and_learn(states, tick)
+            sums = rollout_and_learn(states, tick)
         except RunStopped:
             for state, folder in zip(states, folders, strict=True):
-                record(state, folder, [], report.trouble_rows(state, state.interval + 1))
+                write(state, folder, [], rows.trouble_rows(state, state.interval + 1))
             raise
         stops = []
-        for state, folder, of_state in zip(states, folders, reports, strict=True):
+        for state, folder, of_state in zip(states, folders, sums, strict=True):
             try:
                 end_interval(state, folder, of_state, tell, began)
             except RunStopped as stop:
@@ -138,16 +142,16 @@ def go_on(
     return [finish(state, folder, time.perf_counter() - began) for state, folder in zip(states, folders, strict=True)]
 
 
-def end_interval(state: State, folder: RunFolder | None, reports: list[Report], tell: Any, began: float) -> None:
+def end_interval(state: State, folder: RunFolder | None, sums: list[Sums], tell: Any, began: float) -> None:
     """Evaluate, evolve, record and checkpoint one population after its members took their steps.
 
     Raises:
         RunStopped: nobody is left in it, or a file cannot be written.
     """
     try:
-        evaluations = evaluate_members(state, reports)
+        evaluations = evaluate_members(state, sums)
     except RunStopped:
-        record(state, folder, [], report.trouble_rows(state, state.interval + 1))
+        write(state, folder, [], rows.trouble_rows(state, state.interval + 1))
         raise
     state.interval += 1
     state.evolved = False
@@ -155,19 +159,19 @@ def end_interval(state: State, folder: RunFolder | None, reports: list[Report], 
         save(state, folder, lambda: checkpoint.save_replay(folder.path, state))
     examined = examine_members(state)
     exploits = evolve_members(state) if state.interval < state.intervals else []
-    rows, events = report.interval_rows(state, reports, evaluations, examined, exploits)
-    record(state, folder, rows, events)
+    metrics, events = rows.interval_rows(state, sums, evaluations, examined, exploits)
+    write(state, folder, metrics, events)
     if all(member.quarantined is not None for member in state.members):
-        tell(state, state.steps_done, rows, events)
+        tell(state, state.steps_done, metrics, events)
         # Before a checkpoint: there is nothing in it that could go on.
         if folder is None:
-            raise RunStopped(report.nobody_left(state.members))
-        folder.append_events([report.nobody_left_row(state, state.interval, changes.digest_without_length(state.run))])
-        raise RunStopped(report.nobody_left(state.members, f" in {str(folder.path / CONFIG_FILE)!r}"))
+            raise RunStopped(rows.nobody_left(state.members))
+        folder.append_events([rows.nobody_left_row(state, state.interval, changes.digest_without_length(state.run))])
+        raise RunStopped(rows.nobody_left(state.members, f" in {str(folder.path / CONFIG_FILE)!r}"))
     if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
         state.earlier_seconds = time.perf_counter() - began
         save(state, folder, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
-    tell(state, state.steps_done, rows, events)
+    tell(state, state.steps_done, metrics, events)
 
 
 # -------------------------------------------------------------------------------------------------------------- start
@@ -221,7 +225,7 @@ def algorithm_of(run: Run, kind: str, environment: Environment) -> Algorithm:
 # -------------------------------------------------------------------------------------------------- rollout and learn
 
 
-def rollout_and_learn(states: list[State], tell: Callable[[int], None]) -> list[list[Report]]:
+def rollout_and_learn(states: list[State], tell: Callable[[int], None]) -> list[list[Sums]]:
     """Let every member take its steps of this interval, one update per step once it learns.
 
     Returns:
@@ -250,7 +254,7 @@ def rollout_and_learn(states: list[State], tell: Callable[[int], None]) -> list[
             tell(clock.steps_done + tick + 1)
             told = now
     began = time.perf_counter()
-    sums = {lane: one for group in groups for lane, one in zip(group.lanes, group.reports(), strict=True)}
+    sums = {lane: one for group in groups for lane, one in zip(group.lanes, group.sums(), strict=True)}
     seconds["learn"] += time.perf_counter() - began
     for state in states:
         for phase, spent in seconds.items():
@@ -322,7 +326,7 @@ def burn_in(group: Group, member: Member, padded: int) -> None:
 # ----------------------------------------------------------------------------------------------------------- evaluate
 
 
-def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
+def evaluate_members(state: State, sums: list[Sums]) -> list[Evaluation]:
     """Play deterministic episodes with every member, on seeds common to all and fresh each interval; keep the best policy.
 
     A member that has diverged, or whose environment keeps failing, is put into quarantine: it has no fitness.
@@ -336,7 +340,7 @@ def evaluate_members(state: State, reports: list[Report]) -> list[Evaluation]:
         group = state.group_of(member)
         policy = Policy(group.actor(member.lane), environment.low, environment.high, run.env)
         broken = health.not_finite(group.networks(member.lane))
-        member.quarantined = member.quarantined or divergence(broken, reports[member.slot])
+        member.quarantined = member.quarantined or divergence(broken, sums[member.slot])
         evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
         member.fitness = math.nan if member.quarantined else evaluation.mean
         state.quarantines += member.quarantined is not None
@@ -383,7 +387,7 @@ def evolve_members(state: State) -> list[Exploit]:
     if all(member.gradient_steps for member in state.members):
         select_rng = stream(run, POPULATION, state.interval, Purpose.SELECT)
         explore_rngs = [stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
-        exploits = evolve.evolve([member.standing for member in state.members], run, select_rng, explore_rngs)
+        exploits = pbt.evolve([member.standing for member in state.members], run, select_rng, explore_rngs)
         for exploit in exploits:
             copy_member(state, exploit)
     state.evolved = True
@@ -406,16 +410,16 @@ def copy_member(state: State, exploit: Exploit) -> None:
 # ------------------------------------------------------------------------------------------------------------- record
 
 
-def record(state: State, folder: RunFolder | None, rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
+def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
     """Write rows of metrics, events and the best policy."""
     began = time.perf_counter()
     state.lineage += [event for event in events if event["event"] == "exploit"]
     if folder is not None:
         folder.append_events(events)
         if state.best is not None:
-            folder.write_best(state.best.policy, report.describe(state.best))
+            folder.write_best(state.best.policy, rows.describe(state.best))
         state.seconds["record"] += time.perf_counter() - began
-        folder.append_metrics([{**row, "seconds": state.seconds} for row in rows])
+        folder.append_metrics([{**row, "seconds": state.seconds} for row in metrics])
     state.seconds = dict.fromkeys(PHASES, 0.0)
 
 
@@ -436,8 +440,8 @@ def finish(state: State, folder: RunFolder | None, wall_seconds: float) -> Resul
     faulted = evaluate.tolerate(run.max_faults)
     evaluate.rebuild(state.evaluation_environment, faulted)
     evaluation = evaluate.by_episodes(state.evaluation_environment, best.policy.unit_action, seeds, faulted)
-    leaderboard = report.leaderboard(state.members)
-    summary = report.summary(state, best, evaluation, leaderboard, len(state.lineage), wall_seconds)
+    leaderboard = rows.leaderboard(state.members)
+    summary = rows.summary(state, best, evaluation, leaderboard, len(state.lineage), wall_seconds)
     if folder is not None:
         folder.write_result(summary)
     return Result(best.policy, evaluation, leaderboard, state.lineage, summary, folder.path if folder is not None else None)

@@ -55,7 +55,7 @@ def setting(
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(setting,))
-def record(cls: type[T]) -> type[T]:
+def declared(cls: type[T]) -> type[T]:
     """Make a class a record; raises TypeError where a field is not declared by `setting`."""
     made = dataclasses.dataclass(frozen=True)(cls)
     for field in dataclasses.fields(made):  # type: ignore[arg-type]

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evolute import cautions, changes, checkpoint, config, engine, placement
-from evolute.checkpoint import Checkpoint
+from evolute import config, engine
 from evolute.config import Run
-from evolute.environments import UNREPEATABLE, check_import
+from evolute.environments.gym import UNREPEATABLE, check_import
 from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
-from evolute.records import CONFIG_FILE, RunFolder, circumstances
+from evolute.runs import cautions, changes, checkpoint
+from evolute.runs.checkpoint import Checkpoint
+from evolute.runs.folder import CONFIG_FILE, RunFolder, circumstances
 from evolute.state import Observer, Result
+from evolute.training import placement
 
 
 def resume(

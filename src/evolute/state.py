@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evolute.config import Run
-from evolute.environments import Environment
-from evolute.evaluate import Evaluation
-from evolute.placement import Group
+from evolute.environments.gym import Environment
 from evolute.policy import Policy
-from evolute.population import Member
+from evolute.training.evaluate import Evaluation
+from evolute.training.member import Member
+from evolute.training.placement import Group
 
 PHASES = ("rollout", "learn", "evaluate", "evolve", "record", "checkpoint")
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from evolute.networks import MLP
 from evolute.optimizers.base import CLIP, EXACT_TAPE, Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
 from evolute.optimizers.curvature import as_counts, diagonal, shorten
-from evolute.options import DECAY, positive, record, setting
+from evolute.options import DECAY, declared, positive, setting
 
 
-@record
+@declared
 class DiagGGNOptions:
     """Options of one network's diagonal Gauss-Newton."""
 

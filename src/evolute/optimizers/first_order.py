@@ -15,7 +15,7 @@ from evolute import limits
 from evolute.errors import UserError, closest
 from evolute.networks import MLP, Layer
 from evolute.optimizers.base import Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained, squares_finite
-from evolute.options import DECAY, FINITE, SWITCH, Rule, Setting, checked, not_negative, positive, record, setting, shown
+from evolute.options import DECAY, FINITE, SWITCH, Rule, Setting, checked, declared, not_negative, positive, setting, shown
 
 # Transformations whose `update` needs the loss function or its value, which a learner step does not hand out.
 _NEED_THE_LOSS = {"lbfgs", "polyak_sgd", "sam", "momo", "momo_adam", "mechanize", "cocob", "reduce_on_plateau"}
@@ -36,7 +36,7 @@ _RULES: dict[str, tuple[Rule, str]] = {
 }
 
 
-@record
+@declared
 class FirstOrderOptions:
     """Options of an optax optimizer: its learning rate, and any other argument of optax's function by its own name."""
 

@@ -15,10 +15,10 @@ from evolute.optimizers import factors
 from evolute.optimizers.base import CLIP, EXACT_TAPE, Contained, Optimizer, Rates, Tape, all_finite, keep_if, nothing_contained
 from evolute.optimizers.curvature import as_counts, bounded_rate, input_factor, output_factor, shorten
 from evolute.optimizers.factors import EigenPair, InversePair
-from evolute.options import DECAY, SWITCH, positive, record, setting
+from evolute.options import DECAY, SWITCH, declared, positive, setting
 
 
-@record
+@declared
 class KFACOptions:
     """Options of one network's K-FAC."""
 

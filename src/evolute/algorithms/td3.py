@@ -13,7 +13,7 @@ from evolute import networks
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
 from evolute.optimizers import Contained, Optimizer, Rates, Tape, nothing_contained
-from evolute.replay import Batch
+from evolute.training.replay import Batch
 
 
 class Algorithm(NamedTuple):
@@ -41,8 +41,8 @@ class Learner(NamedTuple):
     target_critics: tuple[MLP, MLP]
 
 
-class Report(NamedTuple):
-    """What one update reports, as sums that add up over updates: divide by the count beside them. All [] float32.
+class Sums(NamedTuple):
+    """What one update says of itself, as sums that add up over updates: divide by the count beside them. All [] float32.
 
     An update whose loss is not finite is in `contained.losses` instead, and in no other sum.
     """
@@ -66,10 +66,10 @@ def delayed_parts(learner: Learner) -> dict[str, Any]:
     return {name: getattr(learner, name) for name in ("actor", "actor_state", "target_actor", "target_critics")}
 
 
-def no_report() -> Report:
-    """Return the report of no updates."""
+def no_sums() -> Sums:
+    """Return the sums of no updates."""
     zero = jnp.zeros((), jnp.float32)
-    return Report(zero, zero, zero, nothing_contained(), zero, zero, nothing_contained())
+    return Sums(zero, zero, zero, nothing_contained(), zero, zero, nothing_contained())
 
 
 def init(rng: np.random.Generator, algorithm: Algorithm) -> Learner:
@@ -174,7 +174,7 @@ def polyak(target: Any, online: Any, tau: jax.Array | float) -> Any:
 
 def learn(
     learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, algorithm: Algorithm
-) -> tuple[Learner, Report]:
+) -> tuple[Learner, Sums]:
     """Do one update of the critics, and at every `policy_delay`-th one of the actor and all targets.
 
     Args:
@@ -186,67 +186,67 @@ def learn(
         algorithm: what is fixed.
 
     Returns:
-        The learner after the update and what it reports.
+        The learner after the update and its sums.
     """
     target = targets(learner, batch, hyper, noise)
-    learner, report = update_critics(learner, batch, target, hyper, step, algorithm)
+    learner, sums = update_critics(learner, batch, target, hyper, step, algorithm)
 
-    def delayed(_: Any, carry: tuple[dict[str, Any], Report]) -> tuple[dict[str, Any], Report]:
+    def delayed(_: Any, carry: tuple[dict[str, Any], Sums]) -> tuple[dict[str, Any], Sums]:
         before = learner._replace(**carry[0])
-        after, report = update_actor(before, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
-        return delayed_parts(move_targets(after, hyper.tau)), report
+        after, sums = update_actor(before, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
+        return delayed_parts(move_targets(after, hyper.tau)), sums
 
     # A loop of no or one round instead of a branch, which copies all that comes out of it, taken or not; a loop works in place.
     due = jnp.int32((step + 1) % algorithm.policy_delay == 0)
-    parts, actor_report = jax.lax.fori_loop(0, due, delayed, (delayed_parts(learner), no_report()))
-    return learner._replace(**parts), jax.tree.map(jnp.add, report, actor_report)
+    parts, actor_sums = jax.lax.fori_loop(0, due, delayed, (delayed_parts(learner), no_sums()))
+    return learner._replace(**parts), jax.tree.map(jnp.add, sums, actor_sums)
 
 
-def without_infinite_losses(report: Report, contained: str, networks: int) -> Report:
-    """Return an update's report that counts the losses of its networks instead of adding them where one is not finite.
+def without_infinite_losses(sums: Sums, contained: str, networks: int) -> Sums:
+    """Return an update's sums with the losses of its networks instead of adding them where one is not finite.
 
     Args:
-        report: of the critics or of the actor.
+        sums: of the critics or of the actor.
         contained: the field that counts them.
         networks: how many losses there are.
     """
-    sums = {name: value for name, value in report._asdict().items() if not name.endswith("contained")}
-    finite = jnp.stack([jnp.isfinite(value) for value in sums.values()]).all()
-    kept = {name: jnp.where(finite, value, 0.0) for name, value in sums.items()}
+    values = {name: value for name, value in sums._asdict().items() if not name.endswith("contained")}
+    finite = jnp.stack([jnp.isfinite(value) for value in values.values()]).all()
+    kept = {name: jnp.where(finite, value, 0.0) for name, value in values.items()}
     losses = jnp.where(finite, 0.0, jnp.float32(networks))
-    return report._replace(**kept, **{contained: getattr(report, contained)._replace(losses=losses)})
+    return sums._replace(**kept, **{contained: getattr(sums, contained)._replace(losses=losses)})
 
 
 def update_critics(
     learner: Learner, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, algorithm: Algorithm
-) -> tuple[Learner, Report]:
+) -> tuple[Learner, Sums]:
     """Do one optimizer step of both critics towards `target` [B]."""
     rates = Rates(hyper.critic_learning_rate, hyper.critic_damping)
-    critics, states, report = [], [], no_report()._replace(updates=jnp.ones(()))
+    critics, states, sums = [], [], no_sums()._replace(updates=jnp.ones(()))
     for critic, state in zip(learner.critics, learner.critic_states, strict=True):
         gradient, tape, loss, q_value = critic_tape(critic, batch, target)
         critic, state, contained = algorithm.critic_optimizer.update(gradient, state, critic, rates, tape, step)
         critics.append(critic)
         states.append(state)
-        report = report._replace(
-            critic_loss=report.critic_loss + loss,
-            q_value=report.q_value + 0.5 * q_value,
-            critic_contained=jax.tree.map(jnp.add, report.critic_contained, contained),
+        sums = sums._replace(
+            critic_loss=sums.critic_loss + loss,
+            q_value=sums.q_value + 0.5 * q_value,
+            critic_contained=jax.tree.map(jnp.add, sums.critic_contained, contained),
         )
     learner = learner._replace(critics=tuple(critics), critic_states=tuple(states))
-    return learner, without_infinite_losses(report, "critic_contained", 2)
+    return learner, without_infinite_losses(sums, "critic_contained", 2)
 
 
 def update_actor(
     learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, algorithm: Algorithm
-) -> tuple[Learner, Report]:
+) -> tuple[Learner, Sums]:
     """Do one optimizer step of the actor; `step` counts the actor's updates, `noise` [B, A] is standard normal."""
     optimizer = algorithm.actor_optimizer
     gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
     rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
     actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
-    report = no_report()._replace(actor_updates=jnp.ones(()), actor_loss=loss, actor_contained=contained)
-    return learner._replace(actor=actor, actor_state=state), without_infinite_losses(report, "actor_contained", 1)
+    sums = no_sums()._replace(actor_updates=jnp.ones(()), actor_loss=loss, actor_contained=contained)
+    return learner._replace(actor=actor, actor_state=state), without_infinite_losses(sums, "actor_contained", 1)
 
 
 def move_targets(learner: Learner, tau: jax.Array | float) -> Learner:

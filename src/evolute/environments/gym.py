@@ -20,10 +20,10 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from evolute import interruption
+from evolute.environments.isolation import Isolated
+from evolute.environments.spaces import Facts, facts_of, own_words
 from evolute.errors import EnvironmentFault, UserError, closest
-from evolute.isolation import Isolated
 from evolute.policy import in_units_of
-from evolute.spaces import Facts, facts_of, own_words
 
 FINGERPRINT_STEPS = 200
 # The fingerprint of an environment that does not repeat itself, and seconds to find that out.

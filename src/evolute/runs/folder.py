@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evolute import forms, limits
+from evolute import limits
+from evolute.runs import forms
 from evolute.errors import RunStopped, UserError
 from evolute.files import (
     append,
@@ -28,7 +29,7 @@ from evolute.files import (
     unwritable,
     write_whole,
 )
-from evolute.lock import LOCK_FILE, locked
+from evolute.runs.lock import LOCK_FILE, locked
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class RunFolder:
     @contextmanager
     def create(cls, path: Path, run: "Run", notes: Sequence[str] = ()) -> Iterator["RunFolder"]:
         """Make a folder for a run and hold its lock; raises UserError where it holds one already or cannot be written."""
-        from evolute import cautions
+        from evolute.runs import cautions
 
         refuse_existing(path)
         # Before an environment is made, which may change the working folder.
@@ -345,7 +346,7 @@ def circumstances(env: str, time_limit: float) -> dict[str, Any]:
     """Return what a run's numbers depend on besides its configuration."""
     import jax
 
-    from evolute.environments import physics_fingerprint, versions
+    from evolute.environments.gym import physics_fingerprint, versions
 
     return {
         "versions": versions(),

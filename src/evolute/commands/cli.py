@@ -13,9 +13,9 @@ from evolute.interruption import Interrupted, catch_again, check, end_in_time, i
 from evolute.streams import ReaderGone, complain, make_output_optional, prepared
 
 if TYPE_CHECKING:
+    from evolute.commands.flags import DemoFlags, EvaluateFlags, ResumeFlags, ShowFlags
     from evolute.config import Run
-    from evolute.flags import DemoFlags, EvaluateFlags, ResumeFlags, ShowFlags
-    from evolute.live import LiveTable, PlainLines
+    from evolute.report.live import LiveTable, PlainLines
     from evolute.state import Observer, Progress, Result
 
     Watcher = LiveTable | PlainLines | None
@@ -66,7 +66,7 @@ def _run(words: list[str]) -> int:
         "demo": _demo,
     }
     if words and words[0] in commands:
-        from evolute.flags import flags_of, parse
+        from evolute.commands.flags import flags_of, parse
 
         commands[words[0]](parse(flags_of(words[0]), words[0], words[1:]))
         return 0
@@ -103,9 +103,9 @@ def _train(flags: Any) -> None:
 
 def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     """Return the run that flags and file describe, and its seeds."""
+    from evolute.commands.flags import settings_of, whole_number
     from evolute.config import Run
-    from evolute.environments import module_of
-    from evolute.flags import settings_of, whole_number
+    from evolute.environments.gym import module_of
 
     settings = settings_of(flags)
     if "env" not in settings:
@@ -121,7 +121,7 @@ def _asked_for(flags: Any) -> tuple["Run", list[int]]:
 
 def admit(env: str, allowed: str | None) -> None:
     """Let an environment's module be imported, if there is one and it is the allowed one; raises UserError otherwise."""
-    from evolute.environments import check_import, module_of
+    from evolute.environments.gym import check_import, module_of
 
     check_import(env, allowed)
     if module_of(env) is not None:
@@ -133,8 +133,8 @@ def admit(env: str, allowed: str | None) -> None:
 @contextlib.contextmanager
 def watching(quiet: bool) -> Iterator["Watcher"]:
     """Show what trains meanwhile, or nothing where it is to be quiet; standard output is not worth ending a run for."""
-    from evolute.display import console
-    from evolute.live import LiveTable, PlainLines, listening
+    from evolute.report.live import LiveTable, PlainLines, listening
+    from evolute.report.tables import console
 
     make_output_optional()
     if quiet:
@@ -147,18 +147,20 @@ def watching(quiet: bool) -> Iterator["Watcher"]:
 
 def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher") -> list["Ended"]:
     """Train one population per seed while showing them."""
-    from evolute import engine, placement, records
-    from evolute.environments import Environment, module_of
+    from evolute import engine
+    from evolute.environments.gym import Environment, module_of
+    from evolute.runs import folder as run_folder
+    from evolute.training import placement
 
     for path in [] if out is None else outs_of(out, seeds):
-        records.refuse_existing(path)
-    default = records.default_folder(run.env, run.mix, seeds)
+        run_folder.refuse_existing(path)
+    default = run_folder.default_folder(run.env, run.mix, seeds)
     # An environment may change the working folder. What is printed stays as it was typed.
     here = Path.cwd()
     # Mistakes in what it names, and a device that is not there, are told before anything is announced.
     Environment(run.env, run.time_limit).close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
-    with records.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
+    with run_folder.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
         folders = outs_of(own, seeds)
         shown = own.relative_to(here) if own.is_relative_to(here) else own
         if watcher is not None:
@@ -203,9 +205,9 @@ def watch(
         module: which the environment is imported from.
         watcher: shows the populations.
     """
-    from evolute import hints
-    from evolute.compile_cache import remember_compiled_programs
-    from evolute.records import CONFIG_FILE
+    from evolute.commands import hints
+    from evolute.commands.compile_cache import remember_compiled_programs
+    from evolute.runs.folder import CONFIG_FILE
 
     remember_compiled_programs()
 
@@ -235,8 +237,8 @@ def report(ended: list["Ended"], quiet: bool) -> None:
 
 
 def _print_result(result: "Result", out: Path, module: str | None) -> None:
-    from evolute.display import console, duration, leaderboard_table, number
-    from evolute.hints import command
+    from evolute.commands.hints import command
+    from evolute.report.tables import console, duration, leaderboard_table, number
 
     screen, best = console(), result.summary["best"]
     screen.print(leaderboard_table(result.leaderboard, screen.width))
@@ -256,7 +258,7 @@ def _print_result(result: "Result", out: Path, module: str | None) -> None:
 
 
 def _resume(flags: "ResumeFlags") -> None:
-    from evolute.flags import whole_number
+    from evolute.commands.flags import whole_number
 
     path = one_run(flags.run)
     folder = path.absolute()
@@ -278,12 +280,13 @@ def _resume(flags: "ResumeFlags") -> None:
 
 
 def _evaluate(flags: "EvaluateFlags") -> None:
-    from evolute import cautions, evaluate
-    from evolute.display import number
-    from evolute.environments import Environment
-    from evolute.flags import seconds, whole_number
-    from evolute.live import listening, signs_on_error
-    from evolute.records import RunFolder
+    from evolute.commands.flags import seconds, whole_number
+    from evolute.environments.gym import Environment
+    from evolute.report.live import listening, signs_on_error
+    from evolute.report.tables import number
+    from evolute.runs import cautions
+    from evolute.runs.folder import RunFolder
+    from evolute.training import evaluate
 
     if flags.steps is not None and flags.episodes is not None:
         raise UserError("both --steps and --episodes are given; choose one.")
@@ -322,7 +325,7 @@ def _evaluate(flags: "EvaluateFlags") -> None:
 
 
 def _show(flags: "ShowFlags") -> None:
-    from evolute.flags import folder_of
+    from evolute.commands.flags import folder_of
 
     path = folder_of(flags.run)
     folders = seed_folders(path) or [path]
@@ -334,8 +337,8 @@ def _show(flags: "ShowFlags") -> None:
 
 def show(path: Path) -> None:
     """Print a run's tables."""
-    from evolute.display import console, curves_table, leaderboard_table, lineage_table, networks_table
-    from evolute.records import RunFolder
+    from evolute.report.tables import console, curves_table, leaderboard_table, lineage_table, networks_table
+    from evolute.runs.folder import RunFolder
 
     folder, screen = RunFolder.open(path), console()
     metrics, result = folder.metrics(), folder.result()
@@ -353,7 +356,7 @@ def show(path: Path) -> None:
 
 def seed_folders(path: Path) -> list[Path]:
     """Return the run folders that --seeds made in a folder, none where it is a run folder itself or holds others."""
-    from evolute.records import CONFIG_FILE
+    from evolute.runs.folder import CONFIG_FILE
 
     try:
         if (path / CONFIG_FILE).exists():
@@ -366,7 +369,7 @@ def seed_folders(path: Path) -> list[Path]:
 
 def one_run(given: Path | None) -> Path:
     """Return the run folder that was named; raises UserError where none was, or one that --seeds filled with several."""
-    from evolute.flags import folder_of
+    from evolute.commands.flags import folder_of
 
     path = folder_of(given)
     if folders := seed_folders(path):
@@ -384,7 +387,7 @@ def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> 
 
 
 def _demo(flags: "DemoFlags") -> None:
-    from evolute.flags import value_of
+    from evolute.commands.flags import value_of
 
     with watching(flags.quiet) as watcher:
         from evolute.config import Run

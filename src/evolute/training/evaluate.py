@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evolute.environments import Environment
+from evolute.environments.gym import Environment
 from evolute.errors import EnvironmentFault, RunStopped
 
 LOG = logging.getLogger("evolute")

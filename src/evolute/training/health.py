@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from evolute.replay import ReplayBuffer
-from evolute.td3 import Learner
+from evolute.algorithms.td3 import Learner
+from evolute.training.replay import ReplayBuffer
 
 # Transitions of the replay, evenly spaced, on which a unit must answer once to count as alive.
 LOOKED_AT = 1_024

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from evolute.td3 import Report
+from evolute.algorithms.td3 import Sums
 
 
-def divergence(broken: Sequence[str], sums: Report) -> str | None:
+def divergence(broken: Sequence[str], sums: Sums) -> str | None:
     """Return in words how a member has diverged in an interval; None for a sound one.
 
     Args:

@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolute import hyperparameters, td3
+from evolute import hyperparameters
+from evolute.algorithms import td3
+from evolute.algorithms.td3 import Algorithm, Learner, Sums
 from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
-from evolute.packing import Packed, pack, unpack
-from evolute.replay import Batch, Sample, batch_of
-from evolute.td3 import Algorithm, Learner, Report
+from evolute.training.packing import Packed, pack, unpack
+from evolute.training.replay import Batch, Sample, batch_of
 
 # Hears what takes long before it begins.
 LOG = logging.getLogger("evolute")
@@ -33,20 +34,20 @@ Device = Any
 
 
 class Programs(NamedTuple):
-    """The compiled programs of a kind, for M members; learners, reports and hyperparameters are packed.
+    """The compiled programs of a kind, for M members; learners, sums and hyperparameters are packed.
 
     What comes from the host has a leading axis [M]. What stays on the device has it, too, unless there is only one member.
     """
 
     act: Any  # (actors, hyper, obs [M, O], noise [M, A]) -> actions
-    learn: Any  # (learners, reports, hyper, samples, obs, noise, step) -> (learners, reports, actions)
+    learn: Any  # (learners, sums, hyper, samples, obs, noise, step) -> (learners, sums, actions)
     # In turn: for how many batches, and (learners, hyper, samples) -> learners. Empty where no optimizer gathers curvature.
     burn_in: tuple[tuple[int, Any], ...]
     actors: Any  # (learners) -> copies of their actors
     begin: Any  # (learners without optimizer states) -> learners, packed
-    # What a learner and a report look like: their shapes and types.
+    # What a learner and its sums look like: their shapes and types.
     learner: Learner
-    report: Report
+    sums: Sums
 
 
 def use_all_cores(members: int) -> None:
@@ -135,11 +136,11 @@ def make_programs(algorithm: Algorithm, precision: str = "float32", kind: str = 
     def act(actor: MLP, hyper: Any, obs: Any, noise: Any) -> Any:
         return td3.explore(actor, obs, Hyperparameters(*hyper), noise)
 
-    def learn(packed: Packed, report: Any, hyper: Any, sample: Any, obs: Any, noise: Any, step: Any) -> Any:
+    def learn(packed: Packed, sums: Any, hyper: Any, sample: Any, obs: Any, noise: Any, step: Any) -> Any:
         numbers = Hyperparameters(*hyper)
         learner, update = td3.learn(unpack(packed, like), batch(sample), numbers, sample.noise, step, algorithm)
         # The next action comes with the update: one call per step, and the freshest policy acts.
-        return pack(learner), report + jnp.stack(jax.tree.leaves(update)), td3.explore(learner.actor, obs, numbers, noise)
+        return pack(learner), sums + jnp.stack(jax.tree.leaves(update)), td3.explore(learner.actor, obs, numbers, noise)
 
     def burn_in_of(wanted: Algorithm) -> Callable[..., Packed]:
         def burn_in(packed: Packed, hyper: Any, sample: Any) -> Packed:
@@ -164,7 +165,7 @@ def make_programs(algorithm: Algorithm, precision: str = "float32", kind: str = 
         actors=here(jax.jit(actors)),
         begin=compiled(begin, kept=0),
         learner=like,
-        report=shapes(td3.no_report),
+        sums=shapes(td3.no_sums),
     )
 
 
@@ -229,14 +230,14 @@ class Group:
         self._acted = 0
         self._actions: Any = None
         self._hyper: Any = None
-        self._reports: Any = None
+        self._sums: Any = None
 
     def begin_interval(self, members: Sequence[Hyperparameters]) -> None:
-        """Take the hyperparameters that hold for the coming interval, and start its report and its rounds."""
+        """Take the hyperparameters that hold for the coming interval, and start its sums and its rounds."""
         self._acted = 0
         hyper = hyperparameters.as_array(list(members))
-        reports = np.zeros((len(members), len(jax.tree.leaves(self._programs.report))), np.float32)
-        self._hyper, self._reports = self._place((hyper[0], reports[0]) if self._single else (hyper, reports))
+        sums = np.zeros((len(members), len(jax.tree.leaves(self._programs.sums))), np.float32)
+        self._hyper, self._sums = self._place((hyper[0], sums[0]) if self._single else (hyper, sums))
 
     def act(self, obs: np.ndarray, noise: np.ndarray) -> None:
         """Start computing exploring actions for observations [M, O] with standard normal noise [M, A]."""
@@ -250,8 +251,8 @@ class Group:
         """Start one update from a sample of every member [M, ...], and the actions that follow it as in `act`."""
         if self._steps_per_round > 1:
             self.act(obs, noise)
-        self._learners, self._reports, actions = self._programs.learn(
-            self._learners, self._reports, self._hyper, sample, obs, noise, np.int32(self.updates)
+        self._learners, self._sums, actions = self._programs.learn(
+            self._learners, self._sums, self._hyper, sample, obs, noise, np.int32(self.updates)
         )
         if self._steps_per_round == 1:
             self._actions = actions
@@ -261,10 +262,10 @@ class Group:
         """Wait for the actions [M, A] started last."""
         return np.asarray(self._actions).reshape(len(self.lanes), -1)
 
-    def reports(self) -> list[Report]:
+    def sums(self) -> list[Sums]:
         """Wait for the interval's updates and return each member's sums."""
-        structure = jax.tree.structure(self._programs.report)
-        rows = np.asarray(self._reports).reshape(len(self.lanes), -1).tolist()
+        structure = jax.tree.structure(self._programs.sums)
+        rows = np.asarray(self._sums).reshape(len(self.lanes), -1).tolist()
         return [jax.tree.unflatten(structure, row) for row in rows]
 
     @property

@@ -20,19 +20,20 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from evolute import forms, limits
-from evolute.arrays import like, storable
+from evolute import limits
+from evolute.runs import forms
+from evolute.runs.arrays import like, storable
 from evolute.config import Run
-from evolute.environments import versions
+from evolute.environments.gym import versions
 from evolute.errors import Damaged, RunStopped, UserError
 from evolute.files import make_folder, partial_name, read_at_most, sync_folder, unwritable, write_whole
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
-from evolute.population import Member
-from evolute.records import CHECKPOINT_FOLDER as FOLDER
-from evolute.records import CONFIG_FILE, REPLAY_FOLDER
-from evolute.replay import ReplayBuffer, Segment, Steps, fits
-from evolute.spaces import Shape
+from evolute.training.member import Member
+from evolute.runs.folder import CHECKPOINT_FOLDER as FOLDER
+from evolute.runs.folder import CONFIG_FILE, REPLAY_FOLDER
+from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
+from evolute.environments.spaces import Shape
 from evolute.state import Best, State
 
 FORMAT = "evolute checkpoint 4"

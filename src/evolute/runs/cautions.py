@@ -3,9 +3,9 @@
 from typing import Any
 
 from evolute.config import Run
-from evolute.environments import UNREPEATABLE
-from evolute.evaluate import LONGEST_EPISODE
-from evolute.spaces import Facts
+from evolute.environments.gym import UNREPEATABLE
+from evolute.training.evaluate import LONGEST_EPISODE
+from evolute.environments.spaces import Facts
 from evolute.state import State
 
 

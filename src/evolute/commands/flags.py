@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import tyro
 
 from evolute import limits
+from evolute.commands.foreign import POINTERS
 from evolute.errors import UserError, closest
-from evolute.foreign import POINTERS
 
 # Characters of a line that help needs.
 NARROWEST = 40

@@ -5,21 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from evolute import cautions
-from evolute.evaluate import Evaluation
-from evolute.evolve import Exploit, ranked
-from evolute.health import MOSTLY, Health
+from evolute.runs import cautions
+from evolute.training.evaluate import Evaluation
+from evolute.evolution.pbt import Exploit, ranked
+from evolute.training.health import MOSTLY, Health
 from evolute.hyperparameters import Hyperparameters
-from evolute.population import Member
+from evolute.training.member import Member
 from evolute.state import Best, State
-from evolute.td3 import Report
+from evolute.algorithms.td3 import Sums
 
 # Gradients are products of two numbers of an environment's size, and optimizers square gradients.
 LARGEST_SCALE = float(np.finfo(np.float32).max) ** 0.25
 
 
 def interval_rows(
-    state: State, reports: list[Report], evaluations: list[Evaluation], examined: list[Health], exploits: list[Exploit]
+    state: State, sums: list[Sums], evaluations: list[Evaluation], examined: list[Health], exploits: list[Exploit]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the rows of metrics and the events of the interval that just ended."""
     events = trouble_rows(state, state.interval) + dead_rows(state, examined)
@@ -27,16 +27,16 @@ def interval_rows(
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
         metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation, health)
-        for member, learnt, evaluation, health in zip(state.members, reports, evaluations, examined, strict=True)
+        for member, learnt, evaluation, health in zip(state.members, sums, evaluations, examined, strict=True)
     ]
     return rows, events + cautions.event_rows(state)
 
 
 def metrics_row(
-    state: State, member: Member, hyper: Hyperparameters, report: Report, evaluation: Evaluation, health: Health
+    state: State, member: Member, hyper: Hyperparameters, sums: Sums, evaluation: Evaluation, health: Health
 ) -> dict[str, Any]:
     """Return one member's metrics of the interval that just ended; `hyper` is what it trained with."""
-    returns, updates, actor_updates = member.finished_returns, max(report.updates, 1.0), max(report.actor_updates, 1.0)
+    returns, updates, actor_updates = member.finished_returns, max(sums.updates, 1.0), max(sums.actor_updates, 1.0)
     return {
         "interval": state.interval,
         "steps": state.steps_done,
@@ -50,19 +50,19 @@ def metrics_row(
         "environment_steps": member.environment_steps,
         "gradient_steps": member.gradient_steps,
         "population_environment_steps": sum(m.environment_steps for m in state.members),
-        "critic_loss": report.critic_loss / updates,
-        "actor_loss": report.actor_loss / actor_updates,
-        "q_value": report.q_value / updates,
-        "contained_statistics": report.contained.statistics,
-        "contained_inverses": report.contained.inverses,
-        "contained_steps": report.contained.steps,
+        "critic_loss": sums.critic_loss / updates,
+        "actor_loss": sums.actor_loss / actor_updates,
+        "q_value": sums.q_value / updates,
+        "contained_statistics": sums.contained.statistics,
+        "contained_inverses": sums.contained.inverses,
+        "contained_steps": sums.contained.steps,
         # Of the steps of both critics, and of the actor's (E14).
-        "critic_shortened": report.critic_contained.shortened / (2 * updates),
-        "critic_shortening": report.critic_contained.shortening / (2 * updates),
-        "actor_shortened": report.actor_contained.shortened / actor_updates,
-        "actor_shortening": report.actor_contained.shortening / actor_updates,
+        "critic_shortened": sums.critic_contained.shortened / (2 * updates),
+        "critic_shortening": sums.critic_contained.shortening / (2 * updates),
+        "actor_shortened": sums.actor_contained.shortened / actor_updates,
+        "actor_shortening": sums.actor_contained.shortening / actor_updates,
         **health._asdict(),
-        "contained_losses": report.contained.losses,
+        "contained_losses": sums.contained.losses,
         "environment_faults": len(member.faults),
         "quarantined": member.quarantined,
         "hyperparameters": hyper._asdict(),

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evolute.display import RATE_COLUMNS, duration, fitted, number, plain, rates
 from evolute.errors import printable
+from evolute.report.tables import RATE_COLUMNS, duration, fitted, number, plain, rates
 from evolute.streams import complain
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evolute.environments import Environment
+from evolute.environments.gym import Environment
 from evolute.errors import EnvironmentFault, RunStopped
-from evolute.evolve import Standing
+from evolute.evolution.pbt import Standing
 from evolute.hyperparameters import Hyperparameters
-from evolute.randomness import Purpose
-from evolute.replay import ReplayBuffer, Sample
+from evolute.training.randomness import Purpose
+from evolute.training.replay import ReplayBuffer, Sample
 
 
 class Fault(NamedTuple):

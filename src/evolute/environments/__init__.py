@@ -1,0 +1,1 @@
+"""Environments as everybody else sees them."""

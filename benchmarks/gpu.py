@@ -64,7 +64,6 @@ def close(states):
 def correctness(settings, updates):
     """Return the largest difference of a parameter by kind, after updates on the same samples, and the largest change of one."""
     from evolute import Run, engine
-    from evolute.algorithms import td3
     from evolute.environments.gym import Environment
     from evolute.training import placement
     from evolute.training.replay import Sample
@@ -74,7 +73,7 @@ def correctness(settings, updates):
         run = Run(bench.ENV, mix={kind: 3}, **settings)
         algorithm = engine.algorithm_of(run, kind, environment)
         programs = placement.make_programs(algorithm)
-        learners = [td3.init(np.random.default_rng(n), algorithm) for n in range(3)]
+        learners = [algorithm.init(np.random.default_rng(n)) for n in range(3)]
         together = placement.Group([0, 1, 2], kind, programs, jax.devices()[0], learners)
         apart = [placement.Group([n], kind, programs, jax.devices("cpu")[0], [learners[n]]) for n in range(3)]
         for group in (together, *apart):

@@ -33,7 +33,6 @@ TRIED = {
     "Adam goes on": ("adam", {}, ""),
     "`kfac`": ("kfac", {}, ""),
     "`kfac`, no momentum": ("kfac", NO_MOMENTUM, ""),
-    "`kfac`, bound 0.05": ("kfac", {"clip": 0.05}, ""),
     "`kfac`, no bound": ("kfac", {"clip": INF}, ""),
     "no bound, no momentum": ("kfac", {"clip": INF} | NO_MOMENTUM, ""),
     "no bound, rate / L": ("kfac", {"clip": INF}, "rate"),

@@ -11,10 +11,10 @@ import numpy as np
 
 from evolute import networks
 from evolute.algorithms import td3
+from evolute.algorithms.base import Batch
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP, Layer
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
-from evolute.training.replay import Batch
 
 Arrays = dict[str, np.ndarray]
 

@@ -10,11 +10,11 @@ import pytest
 import oracles
 from evolute import networks
 from evolute.algorithms import td3
+from evolute.algorithms.base import Batch
 from evolute.networks import MLP, Layer
 from evolute.optimizers import Tape
 from evolute.optimizers.curvature import diagonal
 from evolute.optimizers.diag_ggn import DiagGGNOptions, DiagGGNState, diag_ggn
-from evolute.training.replay import Batch
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -8,6 +8,7 @@ import pytest
 
 import evolute
 from evolute import engine
+from evolute.algorithms.base import no_sums
 from evolute.evolution.pbt import Exploit, Standing
 from evolute.hyperparameters import Hyperparameters
 from evolute.training.quarantine import divergence
@@ -224,7 +225,7 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
     learner = group.take(1)
     broken = learner._replace(actor=jax.tree.map(lambda x: np.full_like(x, np.nan), learner.actor))
     group.put(1, broken, reset_optimizers=False)
-    sums = [jax.tree.map(float, engine.td3.no_sums())] * 4
+    sums = [jax.tree.map(float, no_sums())] * 4
     evaluations = engine.evaluate_members(state, sums)
     assert math.isnan(evaluations[1].mean)
     state.interval += 1
@@ -236,7 +237,7 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
 
 
 def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
-    sums = engine.td3.no_sums()._replace(updates=10.0, actor_updates=5.0)
+    sums = no_sums()._replace(updates=10.0, actor_updates=5.0)
     assert divergence([], sums) is None
     sums = sums._replace(actor_contained=sums.actor_contained._replace(steps=5.0))
     critics = sums.critic_contained

@@ -10,12 +10,12 @@ import pytest
 import oracles
 from evolute import networks, optimizers
 from evolute.algorithms import td3
+from evolute.algorithms.base import Batch
 from evolute.environments.gym import Environment
 from evolute.networks import MLP
 from evolute.optimizers import Rates, factors
 from evolute.optimizers.curvature import input_factor, output_factor
 from evolute.optimizers.factors import EigenPair
-from evolute.training.replay import Batch
 
 HELD_OUT, BATCH = 1_000, 256
 

@@ -171,13 +171,13 @@ def test_burn_in_fills_the_factors_and_moves_nothing(kind):
     actor, critic = (
         optimizers.build(kind, optimizers.resolve_options(kind, role, {"average": 0.9}, 1e-3)) for role in optimizers.ROLES
     )
-    algorithm = td3.Algorithm(3, 2, (4,), (4,), 2, actor, critic)
-    before = learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), algorithm), algorithm)
-    burn_in, hyper = jax.jit(td3.burn_in, static_argnames="algorithm"), oracles.on_device(oracles.hyperparameters())
+    settings = td3.Settings(3, 2, (4,), (4,), 2, actor, critic)
+    before = learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), settings), settings)
+    burn_in, hyper = jax.jit(td3.burn_in, static_argnames="settings"), oracles.on_device(oracles.hyperparameters())
     for n in range(3):
         batch = oracles.random_batch(np.random.default_rng(n), 16, 3, 2)
         noise = jnp.asarray(np.random.default_rng(n).normal(size=(16, 2)), jnp.float32)
-        previous, learner = learner, burn_in(learner, batch, hyper, noise, algorithm)
+        previous, learner = learner, burn_in(learner, batch, hyper, noise, settings)
         for old, new in zip(*((s.actor_state, *s.critic_states) for s in (previous, learner)), strict=True):
             np.testing.assert_allclose(new.weight, 0.9 * old.weight + 1)
             for part in ("A", "B", "roots"):
@@ -191,10 +191,10 @@ def test_burn_in_fills_the_factors_and_moves_nothing(kind):
 
 def test_burn_in_leaves_first_order_optimizers_alone():
     adam = optimizers.build("adam", optimizers.resolve_options("adam", "actor", {}, 1e-3))
-    algorithm = td3.Algorithm(3, 2, (4,), (4,), 2, adam, adam)
-    learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), algorithm), algorithm)
+    settings = td3.Settings(3, 2, (4,), (4,), 2, adam, adam)
+    learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), settings), settings)
     batch, hyper = (
         oracles.random_batch(np.random.default_rng(0), 16, 3, 2),
         oracles.on_device(oracles.hyperparameters()),
     )
-    assert oracles.same(td3.burn_in(learner, batch, hyper, jnp.zeros((16, 2)), algorithm), learner)
+    assert oracles.same(td3.burn_in(learner, batch, hyper, jnp.zeros((16, 2)), settings), learner)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import oracles
 from evolute import networks, optimizers
 from evolute.algorithms import td3
+from evolute.algorithms.base import Batch
 from evolute.networks import MLP
 from evolute.optimizers import Optimizer, Tape, curvature
-from evolute.training.replay import Batch
 
 INF, FIRST = float("inf"), jnp.int32(0)
 KINDS = ("kfac", "kfac_empirical", "diag_ggn")

@@ -16,10 +16,10 @@ import evolute
 import oracles
 from evolute import engine, optimizers, options
 from evolute.algorithms import td3
+from evolute.algorithms.base import Batch
 from evolute.errors import UserError
 from evolute.networks import MLP
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
-from evolute.training.replay import Batch
 
 NO_CLIP = {"clip": float("inf")}
 EVERY_OTHER = {"statistics_every": 1, "inverse_every": 2}

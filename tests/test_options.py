@@ -14,7 +14,6 @@ import pytest
 import evolute
 import oracles
 from evolute import config, engine, optimizers, options
-from evolute.algorithms import td3
 from evolute.commands import flags
 from evolute.config import Run
 from evolute.errors import UserError
@@ -180,7 +179,7 @@ def learnt(name: str, role: str, own: dict[str, Any]) -> list[np.ndarray]:
 
     samples, steps = [sample() for _ in range(12)], [sample(1) for _ in range(STEPS)]
     with jax.disable_jit():  # a compilation takes longer than all the steps
-        group = placement.Group([0], name, placement.make_programs(algorithm), jax.local_devices()[0], [td3.init(rng, algorithm)])
+        group = placement.Group([0], name, placement.make_programs(algorithm), jax.local_devices()[0], [algorithm.init(rng)])
         group.begin_interval([run.initial_hyperparameters(name)])
         group.burn_in(0, samples[: group.burn_in_batches])
         for one in steps:

@@ -47,7 +47,7 @@ def groups(kind, arrangement, precision="float32", steps_per_round=1, layers=(16
     programs = placement.make_programs(algorithm, precision)
     made = []
     for slots in arrangement:
-        learners = [td3.init(np.random.default_rng(slot), algorithm) for slot in slots]
+        learners = [algorithm.init(np.random.default_rng(slot)) for slot in slots]
         group = placement.Group(slots, kind, programs, jax.local_devices()[0], learners, steps_per_round)
         start = RUN_OF[kind].initial_hyperparameters(kind)
         group.begin_interval([start._replace(discount=0.9 + 0.01 * slot) for slot in slots])

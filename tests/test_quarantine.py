@@ -11,7 +11,7 @@ from rich.console import Console
 
 import evolute
 from evolute import engine
-from evolute.algorithms import td3
+from evolute.algorithms.base import no_sums
 from evolute.commands import cli
 from evolute.environments.gym import Environment, EnvironmentFault
 from evolute.errors import RunStopped, UserError
@@ -248,7 +248,7 @@ def test_every_network_is_looked_at(part):
 
 @pytest.mark.parametrize(("losses", "out"), [(0.0, False), (1.0, False), (25.0, False), (26.0, True), (50.0, True)])
 def test_losses_that_are_not_finite_in_more_than_half_of_the_updates_are_divergence(losses, out):
-    sums = jax.tree.map(float, td3.no_sums())
+    sums = jax.tree.map(float, no_sums())
     # Two critics' losses each, and an actor's: fifty in all.
     sums = sums._replace(updates=20.0 - losses // 2.5, actor_updates=50.0 - losses - 2 * (20.0 - losses // 2.5))
     found = divergence([], sums._replace(critic_contained=sums.critic_contained._replace(losses=losses)))

@@ -10,46 +10,46 @@ import pytest
 import oracles
 from evolute import networks, optimizers
 from evolute.algorithms import td3
+from evolute.algorithms.base import Batch
 from evolute.hyperparameters import Hyperparameters
-from evolute.training.replay import Batch
 
 OBS, ACT = 5, 3
 
 
-def algorithm(kind: str, delay: int = 2, **options) -> td3.Algorithm:
+def settings(kind: str, delay: int = 2, **options) -> td3.Settings:
     resolved = optimizers.resolve([kind], {kind: options}, 1e-3)[kind]
     actor, critic = (optimizers.build(kind, resolved[role]) for role in optimizers.ROLES)
-    return td3.Algorithm(OBS, ACT, (16, 12), (16, 12), delay, actor, critic)
+    return td3.Settings(OBS, ACT, (16, 12), (16, 12), delay, actor, critic)
 
 
-ADAM = algorithm("adam")
+ADAM = settings("adam")
 # No norm constraint: learning rates show. A column per action: no random sign depends on the batch's size.
-KFAC = algorithm("kfac", delay=1, clip=float("inf"), exact_tape=True, statistics_every=1)
-KFAC_WITH_SIGNS = algorithm("kfac", clip=float("inf"), inverse_every=2, statistics_every=1)
+KFAC = settings("kfac", delay=1, clip=float("inf"), exact_tape=True, statistics_every=1)
+KFAC_WITH_SIGNS = settings("kfac", clip=float("inf"), inverse_every=2, statistics_every=1)
 
 
-@functools.partial(jax.jit, static_argnames=("algorithm", "delayed"))
-def by_parts(learner, batch, hyper, noise, step, algorithm, delayed):
+@functools.partial(jax.jit, static_argnames=("settings", "delayed"))
+def by_parts(learner, batch, hyper, noise, step, settings, delayed):
     """One update out of td3's parts, in the order of td3.learn."""
     target = td3.targets(learner, batch, hyper, noise)
-    learner, report = td3.update_critics(learner, batch, target, hyper, step, algorithm)
+    learner, report = td3.update_critics(learner, batch, target, hyper, step, settings)
     if delayed:
-        learner, of_actor = td3.update_actor(learner, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
+        learner, of_actor = td3.update_actor(learner, batch, hyper, noise, step // settings.policy_delay, settings)
         learner = td3.move_targets(learner, hyper.tau)
         report = jax.tree.map(jnp.add, report, of_actor)
     return learner, report
 
 
-learn = jax.jit(td3.learn, static_argnames="algorithm")
+learn = jax.jit(td3.learn, static_argnames="settings")
 HYPER = oracles.on_device(oracles.hyperparameters())
 
 
 @functools.cache
-def start(algorithm: td3.Algorithm) -> td3.Learner:
+def start(settings: td3.Settings) -> td3.Learner:
     """A learner whose targets differ from its networks."""
-    learner, other = (td3.init(np.random.default_rng(seed), algorithm) for seed in (0, 1))
+    learner, other = (td3.init(np.random.default_rng(seed), settings) for seed in (0, 1))
     learner = learner._replace(target_actor=other.actor, target_critics=other.critics)
-    return td3.reset_optimizers(jax.tree.map(jnp.asarray, learner), algorithm)
+    return td3.reset_optimizers(jax.tree.map(jnp.asarray, learner), settings)
 
 
 def batch_of(size: int, seed: int = 0) -> Batch:
@@ -87,11 +87,11 @@ def test_ten_updates_equal_those_of_a_public_library(library, learning_rate):
             np.testing.assert_allclose(report.actor_loss, arrays["loss/actor"][k - 1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", [ADAM, KFAC_WITH_SIGNS], ids=["adam", "kfac"])
-def test_learn_is_its_parts_in_that_order(algorithm):
-    learner = parts = start(algorithm)
+@pytest.mark.parametrize("settings", [ADAM, KFAC_WITH_SIGNS], ids=["adam", "kfac"])
+def test_learn_is_its_parts_in_that_order(settings):
+    learner = parts = start(settings)
     for step in range(4):
-        arguments = batch_of(16, step), HYPER, noise_of(16, step), jnp.int32(step), algorithm
+        arguments = batch_of(16, step), HYPER, noise_of(16, step), jnp.int32(step), settings
         learner, report = learn(learner, *arguments)
         parts, expected = by_parts(parts, *arguments, delayed=step % 2 == 1)
         oracles.assert_close(learner, parts, rtol=1e-4, atol=1e-6)
@@ -144,7 +144,7 @@ def test_the_actor_climbs_the_first_critic_only():
     oracles.assert_close(gradient, jax.grad(loss)(actor), rtol=1e-10, atol=1e-12)
 
     def updated(critics: tuple) -> networks.MLP:
-        sgd = algorithm("sgd")
+        sgd = settings("sgd")
         learner = td3.reset_optimizers(td3.Learner(critics, (), actor, (), actor, critics), sgd)
         return td3.update_actor(learner, batch, oracles.hyperparameters(), noise_of(8), jnp.int32(0), sgd)[0].actor
 
@@ -169,7 +169,7 @@ def test_the_signs_of_noise_estimate_the_actors_metric_without_bias():
 
 
 def test_actor_and_targets_rest_between_their_updates():
-    delayed = algorithm("adam", delay=3)
+    delayed = settings("adam", delay=3)
     learner = start(delayed)
     for step in range(6):
         before = learner
@@ -203,7 +203,7 @@ def learned_with_each_hyperparameter_changed():
     changed += [changed[0]._replace(**{name: 1.1 * value}) for name, value in changed[0]._asdict().items()]
     stacked = Hyperparameters(*(jnp.asarray(column, jnp.float32) for column in zip(*changed, strict=True)))
     arguments = start(KFAC), batch_of(16), stacked, noise_of(16), jnp.int32(0)
-    return jax.jit(jax.vmap(functools.partial(td3.learn, algorithm=KFAC), (None, None, 0, None, None)))(*arguments)[0]
+    return jax.jit(jax.vmap(functools.partial(td3.learn, settings=KFAC), (None, None, 0, None, None)))(*arguments)[0]
 
 
 @pytest.mark.parametrize("name", Hyperparameters._fields)
@@ -226,8 +226,8 @@ def test_exploration_adds_scaled_noise_and_clips():
         assert np.any(np.abs(explored) == 1) == (scale == 2)
 
 
-@pytest.mark.parametrize("algorithm", [ADAM, KFAC], ids=["adam", "kfac"])
-def test_padding_and_order_of_a_batch_change_nothing(algorithm):
+@pytest.mark.parametrize("settings", [ADAM, KFAC], ids=["adam", "kfac"])
+def test_padding_and_order_of_a_batch_change_nothing(settings):
     batch, noise, order = batch_of(20), noise_of(20), np.random.default_rng(1).permutation(20)
     # What lies in the padding must not matter, so it is absurd here.
     padded = jax.tree.map(lambda x: jnp.concatenate([x, jnp.full((4, *x.shape[1:]), 1e3)]), batch)
@@ -237,7 +237,7 @@ def test_padding_and_order_of_a_batch_change_nothing(algorithm):
         (padded, jnp.concatenate([noise, jnp.full((4, ACT), 3.0)])),
         (jax.tree.map(lambda x: x[order], batch), noise[order]),
     ]
-    delayed = jnp.int32(algorithm.policy_delay - 1)
-    plain, *others = (learn(start(algorithm), b, HYPER, n, delayed, algorithm) for b, n in variants)
+    delayed = jnp.int32(settings.policy_delay - 1)
+    plain, *others = (learn(start(settings), b, HYPER, n, delayed, settings) for b, n in variants)
     for other in others:
         oracles.assert_close(other, plain, rtol=2e-3, atol=2e-5)

@@ -14,7 +14,7 @@ import numpy as np
 
 from evolute import optimizers
 from evolute.algorithms import td3
-from evolute.algorithms.td3 import Algorithm, Sums
+from evolute.algorithms.base import Algorithm, Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
 from evolute.errors import EnvironmentFault, RunStopped, UserError
@@ -189,7 +189,7 @@ def start(runs: Sequence[Run]) -> list[State]:
     groups = []
     for kind, lanes, device in placement.deal(run.kinds * len(runs), run.placement):
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in lanes]
-        learners = [td3.init(rng, algorithms[kind]) for rng in rngs]
+        learners = [algorithms[kind].init(rng) for rng in rngs]
         groups.append(Group(lanes, kind, programs[kind], device, learners, run.steps_per_round))
     return [State(one, own, groups, Environment(run.env, run.time_limit)) for one, own in zip(runs, members, strict=True)]
 
@@ -209,16 +209,18 @@ def stream(run: Run, slot: int, interval: int, purpose: Purpose) -> np.random.Ge
 
 
 def algorithm_of(run: Run, kind: str, environment: Environment) -> Algorithm:
-    """Return what is fixed for a kind."""
+    """Return what members of a kind learn by."""
     actor, critic = optimizers.networks_of(kind)
-    return Algorithm(
-        observations=environment.shape.observations,
-        actions=environment.shape.actions,
-        actor_layers=run.actor_layers,
-        critic_layers=run.critic_layers,
-        policy_delay=run.policy_delay,
-        actor_optimizer=optimizers.build(actor, run.optimizers[actor]["actor"]),
-        critic_optimizer=optimizers.build(critic, run.optimizers[critic]["critic"]),
+    return td3.make(
+        td3.Settings(
+            observations=environment.shape.observations,
+            actions=environment.shape.actions,
+            actor_layers=run.actor_layers,
+            critic_layers=run.critic_layers,
+            policy_delay=run.policy_delay,
+            actor_optimizer=optimizers.build(actor, run.optimizers[actor]["actor"]),
+            critic_optimizer=optimizers.build(critic, run.optimizers[critic]["critic"]),
+        )
     )
 
 
@@ -369,7 +371,7 @@ def examine_members(state: State) -> list[Health]:
     """Look at every member's networks, before an evolution replaces some."""
     began = time.perf_counter()
     examined = [
-        health.examine(state.group_of(member).networks(member.lane), member.replay, *member.environment.shape)
+        health.examine(state.group_of(member).learner(member.lane), member.replay, *member.environment.shape)
         for member in state.members
     ]
     state.seconds["evaluate"] += time.perf_counter() - began

@@ -3,6 +3,8 @@
 Actions are in [-1, 1] here; the environments rescale them. Both critics see [obs, action]. docs/maths.md E1-E6.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import networks
+from evolute.algorithms.base import Algorithm, Batch, Sums, no_sums
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
-from evolute.optimizers import Contained, Optimizer, Rates, Tape, nothing_contained
-from evolute.training.replay import Batch
+from evolute.optimizers import Optimizer, Rates, Tape
 
 
-class Algorithm(NamedTuple):
-    """What is fixed for a cohort: compiled into its programs."""
+class Settings(NamedTuple):
+    """What is fixed for a group: compiled into its programs."""
 
     observations: int
     actions: int
@@ -41,57 +43,57 @@ class Learner(NamedTuple):
     target_critics: tuple[MLP, MLP]
 
 
-class Sums(NamedTuple):
-    """What one update says of itself, as sums that add up over updates: divide by the count beside them. All [] float32.
-
-    An update whose loss is not finite is in `contained.losses` instead, and in no other sum.
-    """
-
-    updates: jax.Array
-    critic_loss: jax.Array
-    q_value: jax.Array
-    critic_contained: Contained  # of both critics
-    actor_updates: jax.Array
-    actor_loss: jax.Array
-    actor_contained: Contained
-
-    @property
-    def contained(self) -> Contained:
-        """Return what was contained in all three networks."""
-        return Contained(*(critic + actor for critic, actor in zip(self.critic_contained, self.actor_contained, strict=True)))
-
-
 def delayed_parts(learner: Learner) -> dict[str, Any]:
     """Return what changes every `policy_delay` updates, by name."""
     return {name: getattr(learner, name) for name in ("actor", "actor_state", "target_actor", "target_critics")}
 
 
-def no_sums() -> Sums:
-    """Return the sums of no updates."""
-    zero = jnp.zeros((), jnp.float32)
-    return Sums(zero, zero, zero, nothing_contained(), zero, zero, nothing_contained())
+def make(settings: Settings) -> Algorithm:
+    """Return TD3 as an settings."""
+    return Algorithm(
+        observations=settings.observations,
+        actions=settings.actions,
+        init=partial(init, settings=settings),
+        reset=partial(reset_optimizers, settings=settings),
+        strip=without_optimizers,
+        networks=networks_of,
+        explore=explore,
+        learn=partial(learn, settings=settings),
+        burn_ins=tuple((count, partial(burn_in, settings=wanted)) for count, wanted in burn_ins(settings)),
+        noise=settings.actions,
+    )
 
 
-def init(rng: np.random.Generator, algorithm: Algorithm) -> Learner:
+def init(rng: np.random.Generator, settings: Settings) -> Learner:
     """Return new networks as host arrays, with targets equal to them, and no optimizer states yet. The generator is consumed."""
-    o, a = algorithm.observations, algorithm.actions
-    actor = networks.init(rng, [o, *algorithm.actor_layers, a])
-    first, second = (networks.init(rng, [o + a, *algorithm.critic_layers, 1]) for _ in range(2))
+    o, a = settings.observations, settings.actions
+    actor = networks.init(rng, [o, *settings.actor_layers, a])
+    first, second = (networks.init(rng, [o + a, *settings.critic_layers, 1]) for _ in range(2))
     return Learner((first, second), ((), ()), actor, (), actor, (first, second))
 
 
-def reset_optimizers(learner: Learner, algorithm: Algorithm) -> Learner:
+def reset_optimizers(learner: Learner, settings: Settings) -> Learner:
     """Return the learner with optimizer states as new."""
     first, second = learner.critics
     return learner._replace(
-        actor_state=algorithm.actor_optimizer.init(learner.actor),
-        critic_states=(algorithm.critic_optimizer.init(first), algorithm.critic_optimizer.init(second)),
+        actor_state=settings.actor_optimizer.init(learner.actor),
+        critic_states=(settings.critic_optimizer.init(first), settings.critic_optimizer.init(second)),
     )
 
 
 def without_optimizers(learner: Learner) -> Learner:
     """Return the learner without optimizer states."""
     return learner._replace(actor_state=(), critic_states=((), ()))
+
+
+def networks_of(learner: Learner) -> dict[str, Any]:
+    """Return the networks by name."""
+    return {
+        "actor": learner.actor,
+        "critics": learner.critics,
+        "target actor": learner.target_actor,
+        "target critics": learner.target_critics,
+    }
 
 
 def act(actor: MLP, obs: jax.Array) -> jax.Array:
@@ -173,7 +175,7 @@ def polyak(target: Any, online: Any, tau: jax.Array | float) -> Any:
 
 
 def learn(
-    learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, algorithm: Algorithm
+    learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, settings: Settings
 ) -> tuple[Learner, Sums]:
     """Do one update of the critics, and at every `policy_delay`-th one of the actor and all targets.
 
@@ -183,21 +185,21 @@ def learn(
         hyper: the member's hyperparameters, each [].
         noise: standard normal [B, A], for the target actions and for the actor's curvature.
         step: [] how many updates the cohort has done; shared by its members, so that the delay is one branch for all.
-        algorithm: what is fixed.
+        settings: what is fixed.
 
     Returns:
         The learner after the update and its sums.
     """
     target = targets(learner, batch, hyper, noise)
-    learner, sums = update_critics(learner, batch, target, hyper, step, algorithm)
+    learner, sums = update_critics(learner, batch, target, hyper, step, settings)
 
     def delayed(_: Any, carry: tuple[dict[str, Any], Sums]) -> tuple[dict[str, Any], Sums]:
         before = learner._replace(**carry[0])
-        after, sums = update_actor(before, batch, hyper, noise, step // algorithm.policy_delay, algorithm)
+        after, sums = update_actor(before, batch, hyper, noise, step // settings.policy_delay, settings)
         return delayed_parts(move_targets(after, hyper.tau)), sums
 
     # A loop of no or one round instead of a branch, which copies all that comes out of it, taken or not; a loop works in place.
-    due = jnp.int32((step + 1) % algorithm.policy_delay == 0)
+    due = jnp.int32((step + 1) % settings.policy_delay == 0)
     parts, actor_sums = jax.lax.fori_loop(0, due, delayed, (delayed_parts(learner), no_sums()))
     return learner._replace(**parts), jax.tree.map(jnp.add, sums, actor_sums)
 
@@ -218,14 +220,14 @@ def without_infinite_losses(sums: Sums, contained: str, networks: int) -> Sums:
 
 
 def update_critics(
-    learner: Learner, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, algorithm: Algorithm
+    learner: Learner, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, settings: Settings
 ) -> tuple[Learner, Sums]:
     """Do one optimizer step of both critics towards `target` [B]."""
     rates = Rates(hyper.critic_learning_rate, hyper.critic_damping)
     critics, states, sums = [], [], no_sums()._replace(updates=jnp.ones(()))
     for critic, state in zip(learner.critics, learner.critic_states, strict=True):
         gradient, tape, loss, q_value = critic_tape(critic, batch, target)
-        critic, state, contained = algorithm.critic_optimizer.update(gradient, state, critic, rates, tape, step)
+        critic, state, contained = settings.critic_optimizer.update(gradient, state, critic, rates, tape, step)
         critics.append(critic)
         states.append(state)
         sums = sums._replace(
@@ -238,10 +240,10 @@ def update_critics(
 
 
 def update_actor(
-    learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, algorithm: Algorithm
+    learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, settings: Settings
 ) -> tuple[Learner, Sums]:
     """Do one optimizer step of the actor; `step` counts the actor's updates, `noise` [B, A] is standard normal."""
-    optimizer = algorithm.actor_optimizer
+    optimizer = settings.actor_optimizer
     gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
     rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
     actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
@@ -257,7 +259,7 @@ def move_targets(learner: Learner, tau: jax.Array | float) -> Learner:
     )
 
 
-def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, algorithm: Algorithm) -> Learner:
+def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, settings: Settings) -> Learner:
     """Let curvature optimizers gather a batch's statistics and refresh everything, without moving a parameter.
 
     A step at learning rate zero does it, because velocities hold changes of parameters. First-order optimizers are left alone:
@@ -266,8 +268,18 @@ def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.A
     target = targets(learner, batch, hyper, noise)
     still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
     first = jnp.zeros((), jnp.int32)
-    if algorithm.critic_optimizer.burn_in:
-        learner, _ = update_critics(learner, batch, target, still, first, algorithm)
-    if algorithm.actor_optimizer.burn_in:
-        learner, _ = update_actor(learner, batch, still, noise, first, algorithm)
+    if settings.critic_optimizer.burn_in:
+        learner, _ = update_critics(learner, batch, target, still, first, settings)
+    if settings.actor_optimizer.burn_in:
+        learner, _ = update_actor(learner, batch, still, noise, first, settings)
     return learner
+
+
+def burn_ins(settings: Settings) -> Iterator[tuple[int, Settings]]:
+    """Yield for how many batches which optimizers gather curvature: who wants fewer than the other has finished before it."""
+    actor, critic = settings.actor_optimizer, settings.critic_optimizer
+    done = 0
+    for until in sorted({actor.burn_in, critic.burn_in} - {0}):
+        actor_left, critic_left = (one._replace(burn_in=max(0, one.burn_in - done)) for one in (actor, critic))
+        yield until - done, settings._replace(actor_optimizer=actor_left, critic_optimizer=critic_left)
+        done = until

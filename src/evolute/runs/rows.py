@@ -12,7 +12,7 @@ from evolute.training.health import MOSTLY, Health
 from evolute.hyperparameters import Hyperparameters
 from evolute.training.member import Member
 from evolute.state import Best, State
-from evolute.algorithms.td3 import Sums
+from evolute.algorithms.base import Sums
 
 # Gradients are products of two numbers of an environment's size, and optimizers square gradients.
 LARGEST_SCALE = float(np.finfo(np.float32).max) ** 0.25

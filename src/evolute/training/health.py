@@ -1,11 +1,12 @@
 """What shows a network that has gone wrong: the norms of its layers, and hidden units that answer to nothing."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from evolute.algorithms.td3 import Learner
+from evolute.algorithms.base import Learner
 from evolute.training.replay import ReplayBuffer
 
 # Transitions of the replay, evenly spaced, on which a unit must answer once to count as alive.
@@ -23,15 +24,9 @@ class Health(NamedTuple):
     critic_dead: float
 
 
-def not_finite(learner: Learner) -> list[str]:
-    """Return which of a member's networks, given as host arrays, have a parameter that is not finite."""
-    parts = {
-        "actor": learner.actor,
-        "critics": learner.critics,
-        "target actor": learner.target_actor,
-        "target critics": learner.target_critics,
-    }
-    return [name for name, part in parts.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
+def not_finite(networks: Mapping[str, Any]) -> list[str]:
+    """Return which of a member's networks, given by name as host arrays, have a parameter that is not finite."""
+    return [name for name, part in networks.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
 
 
 def examine(learner: Learner, replay: ReplayBuffer, observations: int, actions: int) -> Health:

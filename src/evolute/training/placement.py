@@ -9,8 +9,8 @@ while the others' updates run.
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial, wraps
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import hyperparameters
-from evolute.algorithms import td3
-from evolute.algorithms.td3 import Algorithm, Learner, Sums
+from evolute.algorithms.base import Algorithm, Learner, Sums, no_sums
 from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
@@ -48,6 +47,9 @@ class Programs(NamedTuple):
     # What a learner and its sums look like: their shapes and types.
     learner: Learner
     sums: Sums
+    # Of the algorithm.
+    strip: Callable[[Learner], Learner]
+    networks: Callable[[Learner], Mapping[str, Any]]
 
 
 def use_all_cores(members: int) -> None:
@@ -116,7 +118,7 @@ def make_programs(algorithm: Algorithm, precision: str = "float32", kind: str = 
     """
     here: Callable[[Any], Any] = (lambda function: function) if usual_settings() else with_usual_settings
     shapes = here(jax.eval_shape)
-    like = shapes(partial(td3.reset_optimizers, algorithm=algorithm), td3.init(np.random.default_rng(0), algorithm))
+    like = shapes(algorithm.reset, algorithm.init(np.random.default_rng(0)))
 
     def compiled(function: Any, kept: int, shared: int = 0, donate: tuple[int, ...] = ()) -> Any:
         # A program is traced in the precision that holds then.
@@ -134,17 +136,17 @@ def make_programs(algorithm: Algorithm, precision: str = "float32", kind: str = 
         return batch_of(sample.rows, sample.weights, algorithm.observations, algorithm.actions)
 
     def act(actor: MLP, hyper: Any, obs: Any, noise: Any) -> Any:
-        return td3.explore(actor, obs, Hyperparameters(*hyper), noise)
+        return algorithm.explore(actor, obs, Hyperparameters(*hyper), noise)
 
     def learn(packed: Packed, sums: Any, hyper: Any, sample: Any, obs: Any, noise: Any, step: Any) -> Any:
         numbers = Hyperparameters(*hyper)
-        learner, update = td3.learn(unpack(packed, like), batch(sample), numbers, sample.noise, step, algorithm)
+        learner, update = algorithm.learn(unpack(packed, like), batch(sample), numbers, sample.noise, step)
         # The next action comes with the update: one call per step, and the freshest policy acts.
-        return pack(learner), sums + jnp.stack(jax.tree.leaves(update)), td3.explore(learner.actor, obs, numbers, noise)
+        return pack(learner), sums + jnp.stack(jax.tree.leaves(update)), algorithm.explore(learner.actor, obs, numbers, noise)
 
-    def burn_in_of(wanted: Algorithm) -> Callable[..., Packed]:
+    def burn_in_of(gather: Callable[..., Learner]) -> Callable[..., Packed]:
         def burn_in(packed: Packed, hyper: Any, sample: Any) -> Packed:
-            return pack(td3.burn_in(unpack(packed, like), batch(sample), Hyperparameters(*hyper), sample.noise, wanted))
+            return pack(gather(unpack(packed, like), batch(sample), Hyperparameters(*hyper), sample.noise))
 
         return burn_in
 
@@ -156,27 +158,19 @@ def make_programs(algorithm: Algorithm, precision: str = "float32", kind: str = 
         return of_one(packed) if single else jax.vmap(of_one)(packed)
 
     def begin(learner: Learner) -> Packed:
-        return pack(td3.reset_optimizers(learner, algorithm))
+        return pack(algorithm.reset(learner))
 
     return Programs(
         act=compiled(act, kept=2),
         learn=compiled(learn, kept=3, shared=1, donate=(0, 1)),
-        burn_in=tuple((count, compiled(burn_in_of(wanted), kept=2, donate=(0,))) for count, wanted in _burn_ins(algorithm)),
+        burn_in=tuple((count, compiled(burn_in_of(gather), kept=2, donate=(0,))) for count, gather in algorithm.burn_ins),
         actors=here(jax.jit(actors)),
         begin=compiled(begin, kept=0),
         learner=like,
-        sums=shapes(td3.no_sums),
+        sums=shapes(no_sums),
+        strip=algorithm.strip,
+        networks=algorithm.networks,
     )
-
-
-def _burn_ins(algorithm: Algorithm) -> Iterator[tuple[int, Algorithm]]:
-    """Yield for how many batches which optimizers gather curvature: who wants fewer than the other has finished before it."""
-    actor, critic = algorithm.actor_optimizer, algorithm.critic_optimizer
-    done = 0
-    for until in sorted({actor.burn_in, critic.burn_in} - {0}):
-        actor_left, critic_left = (one._replace(burn_in=max(0, one.burn_in - done)) for one in (actor, critic))
-        yield until - done, algorithm._replace(actor_optimizer=actor_left, critic_optimizer=critic_left)
-        done = until
 
 
 def _over_members(one: Any, kept: int, shared: int = 0) -> Any:
@@ -289,14 +283,18 @@ class Group:
         """Return one member's actor as host arrays (w, b) by layer."""
         return [(layer.w, layer.b) for layer in self._on_host(self._learner(lane).actor)]
 
-    def networks(self, lane: int) -> Learner:
+    def learner(self, lane: int) -> Learner:
         """Return one member's learner as host arrays, without its optimizer states."""
-        return self._on_host(td3.without_optimizers(self._learner(lane)))
+        return self._on_host(self._programs.strip(self._learner(lane)))
+
+    def networks(self, lane: int) -> Mapping[str, Any]:
+        """Return one member's networks by name, as host arrays."""
+        return self._programs.networks(self.learner(lane))
 
     def put(self, lane: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
         if reset_optimizers:
-            networks = jax.tree.map(lambda x: np.asarray(x)[None], td3.without_optimizers(learner))
+            networks = jax.tree.map(lambda x: np.asarray(x)[None], self._programs.strip(learner))
             packed = self._programs.begin(self._place(networks))
         else:
             packed = self._place(pack(jax.tree.map(np.asarray, learner), np.concatenate))

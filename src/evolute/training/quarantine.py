@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evolute.algorithms.td3 import Sums
+from evolute.algorithms.base import Sums
 
 
 def divergence(broken: Sequence[str], sums: Sums) -> str | None:

@@ -14,16 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-
-class Batch(NamedTuple):
-    """B transitions. Truncated ones have terminated = 0: the learner bootstraps through truncation."""
-
-    obs: jax.Array  # [B, O]
-    action: jax.Array  # [B, A], in [-1, 1]
-    reward: jax.Array  # [B]
-    next_obs: jax.Array  # [B, O]
-    terminated: jax.Array  # [B], 0 or 1
-    weight: jax.Array  # [B], sums to one; zero where a row only pads the batch
+from evolute.algorithms.base import Batch
 
 
 class Sample(NamedTuple):

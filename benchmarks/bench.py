@@ -129,7 +129,7 @@ def update_only_of(groups, all_members, updates):
     """The same for the members of these groups."""
     import numpy as np
 
-    from evolute import engine
+    from evolute.training import host
     from evolute.training.replay import Sample
 
     prepared = []
@@ -137,7 +137,7 @@ def update_only_of(groups, all_members, updates):
         members = [member for member in all_members if member.lane in group.lanes]
         samples = [member.sample(BATCH) for member in members]
         sample = Sample(*(np.stack(part) for part in zip(*samples, strict=True)))
-        prepared.append((group, sample, engine.observations(members), engine.noises(members)))
+        prepared.append((group, sample, host.observations(members), host.noises(members)))
 
     def measure():
         began = time.perf_counter()
@@ -511,7 +511,7 @@ def main():
         print(table(json.loads(arguments.show.read_text())))
         return
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from evolute.commands.cli import remember_compiled_programs
+    from evolute.commands.compile_cache import remember_compiled_programs
 
     remember_compiled_programs()
     began = time.perf_counter()

@@ -63,7 +63,7 @@ def close(states):
 
 def correctness(settings, updates):
     """Return the largest difference of a parameter by kind, after updates on the same samples, and the largest change of one."""
-    from evolute import Run, engine
+    from evolute import Run, algorithms
     from evolute.environments.gym import Environment
     from evolute.training import placement
     from evolute.training.replay import Sample
@@ -71,7 +71,7 @@ def correctness(settings, updates):
     environment, found = Environment(bench.ENV), {}
     for kind in bench.KINDS:
         run = Run(bench.ENV, mix={kind: 3}, **settings)
-        algorithm = engine.algorithm_of(run, kind, environment)
+        algorithm = algorithms.build(run, kind, *environment.shape)
         programs = placement.make_programs(algorithm)
         learners = [algorithm.init(np.random.default_rng(n)) for n in range(3)]
         together = placement.Group([0, 1, 2], kind, programs, jax.devices()[0], learners)

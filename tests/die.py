@@ -17,7 +17,7 @@ from evolute.commands import cli
 from evolute.evolution import pbt
 from evolute.runs import checkpoint
 from evolute.runs import folder as run_folder
-from evolute.training import evaluate
+from evolute.training import evaluate, host
 
 
 def kill(*_, **__):
@@ -44,7 +44,7 @@ def half_a_line(real, path, data):
 
 def half_a_copy(real, *arguments):
     """Copy the networks of an exploit and not its replay."""
-    at(engine.ReplayBuffer, "copy_from", 1, kill)
+    at(host.ReplayBuffer, "copy_from", 1, kill)
     return real(*arguments)
 
 

@@ -227,7 +227,7 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
     group.put(1, broken, reset_optimizers=False)
     sums = [jax.tree.map(float, no_sums())] * 4
     evaluations = engine.evaluate_members(state, sums)
-    assert math.isnan(evaluations[1].mean)
+    assert math.isnan(evaluations[1].evaluation.mean)
     state.interval += 1
     exploits = engine.evolve_members(state)
     assert 1 in {e.child.slot for e in exploits}

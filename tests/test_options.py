@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import types
 import typing
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 import evolute
 import oracles
-from evolute import config, engine, optimizers, options
+from evolute import algorithms, config, optimizers, options
 from evolute.commands import flags
 from evolute.config import Run
 from evolute.errors import UserError
@@ -168,8 +167,7 @@ def learnt(name: str, role: str, own: dict[str, Any]) -> list[np.ndarray]:
     """The networks after some of the learner's real steps, where one network's optimizer has options of its own."""
     both = {name: {role: {**STARTS[name], **own}, **{other: STARTS[name] for other in optimizers.ROLES if other != role}}}
     run = Run("Hopper-v4", mix={name: 1}, optimizers=both, actor_layers=[4], critic_layers=[4], policy_delay=1)
-    environment: Any = types.SimpleNamespace(shape=types.SimpleNamespace(observations=OBS, actions=ACT))
-    algorithm = engine.algorithm_of(run, name, environment)
+    algorithm = algorithms.build(run, name, OBS, ACT)
     rng = np.random.default_rng(0)
 
     def sample(*axes: int) -> Sample:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import evolute
-from evolute import engine
+from evolute import algorithms, engine
 from evolute.algorithms import td3
-from evolute.environments.gym import Environment
 from evolute.training import placement
 from evolute.training.replay import Sample, row_width
 
@@ -43,7 +42,7 @@ RUN_OF = {
 
 def groups(kind, arrangement, precision="float32", steps_per_round=1, layers=(16, 16)):
     run = dataclasses.replace(RUN_OF[kind], actor_layers=layers, critic_layers=layers)
-    algorithm = engine.algorithm_of(run, kind, Environment("HalfCheetah-v4"))
+    algorithm = algorithms.build(run, kind, 17, 6)
     programs = placement.make_programs(algorithm, precision)
     made = []
     for slots in arrangement:

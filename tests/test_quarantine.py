@@ -54,7 +54,7 @@ def interval(state):
     sums = engine.rollout_and_learn([state], silent)[0]
     evaluations = engine.evaluate_members(state, sums)
     state.interval += 1
-    return rows.interval_rows(state, sums, evaluations, engine.examine_members(state), [])
+    return rows.interval_rows(state, evaluations, [])
 
 
 def learner(state, slot):
@@ -336,7 +336,7 @@ def test_faults_in_evaluation_count_and_quarantine_that_member_alone():
     first, second = state.members
     assert [len(member.faults) for member in state.members] == [2, 3]
     assert {fault.during for member in state.members for fault in member.faults} == {"evaluation"}
-    assert (first.quarantined, len(evaluations[0].returns)) == (None, 2)
+    assert (first.quarantined, len(evaluations[0].evaluation.returns)) == (None, 2)
     assert "step 13 of the plan" in second.quarantined
     assert math.isnan(second.fitness)
     assert state.best.slot == 0

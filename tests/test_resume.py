@@ -15,13 +15,14 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolute import Run, UserError, engine, optimizers, resume, train
+from evolute import Run, UserError, optimizers, resume, train
 from evolute.environments import gym
 from evolute.errors import Damaged
 from evolute.networks import Layer
 from evolute.runs import arrays, checkpoint
 from evolute.runs.folder import RunFolder
 from evolute.runs.lock import locked
+from evolute.training import host
 from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
 from faults import contents, differences
 
@@ -104,12 +105,12 @@ def test_a_run_stopped_within_an_interval_goes_on_from_the_last_checkpoint(tmp_p
         if progress.steps > 130:
             raise Stop
 
-    engine.PROGRESS_PERIOD, period = 0.0, engine.PROGRESS_PERIOD
+    host.PROGRESS_PERIOD, period = 0.0, host.PROGRESS_PERIOD
     try:
         with pytest.raises(Stop):
             train(PLAIN, tmp_path / "run", observe)
     finally:
-        engine.PROGRESS_PERIOD = period
+        host.PROGRESS_PERIOD = period
     notes = []
     resume(tmp_path / "run", note=notes.append)
     assert notes == ["going on after 100 of 250 steps."]

@@ -8,34 +8,33 @@ import numpy as np
 from evolute.runs import cautions
 from evolute.training.evaluate import Evaluation
 from evolute.evolution.pbt import Exploit, ranked
-from evolute.training.health import MOSTLY, Health
+from evolute.training.health import MOSTLY
+from evolute.training.host import Outcome
 from evolute.hyperparameters import Hyperparameters
 from evolute.training.member import Member
 from evolute.state import Best, State
-from evolute.algorithms.base import Sums
 
 # Gradients are products of two numbers of an environment's size, and optimizers square gradients.
 LARGEST_SCALE = float(np.finfo(np.float32).max) ** 0.25
 
 
 def interval_rows(
-    state: State, sums: list[Sums], evaluations: list[Evaluation], examined: list[Health], exploits: list[Exploit]
+    state: State, outcomes: list[Outcome], exploits: list[Exploit]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the rows of metrics and the events of the interval that just ended."""
-    events = trouble_rows(state, state.interval) + dead_rows(state, examined)
+    events = trouble_rows(state, state.interval) + dead_rows(state, outcomes)
     events += [event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
-        metrics_row(state, member, before.get(member.slot, member.hyperparameters), learnt, evaluation, health)
-        for member, learnt, evaluation, health in zip(state.members, sums, evaluations, examined, strict=True)
+        metrics_row(state, member, before.get(member.slot, member.hyperparameters), outcome)
+        for member, outcome in zip(state.members, outcomes, strict=True)
     ]
     return rows, events + cautions.event_rows(state)
 
 
-def metrics_row(
-    state: State, member: Member, hyper: Hyperparameters, sums: Sums, evaluation: Evaluation, health: Health
-) -> dict[str, Any]:
+def metrics_row(state: State, member: Member, hyper: Hyperparameters, outcome: Outcome) -> dict[str, Any]:
     """Return one member's metrics of the interval that just ended; `hyper` is what it trained with."""
+    sums, evaluation = outcome.sums, outcome.evaluation
     returns, updates, actor_updates = member.finished_returns, max(sums.updates, 1.0), max(sums.actor_updates, 1.0)
     return {
         "interval": state.interval,
@@ -61,7 +60,7 @@ def metrics_row(
         "critic_shortening": sums.critic_contained.shortening / (2 * updates),
         "actor_shortened": sums.actor_contained.shortened / actor_updates,
         "actor_shortening": sums.actor_contained.shortening / actor_updates,
-        **health._asdict(),
+        **outcome.health._asdict(),
         "contained_losses": sums.contained.losses,
         "environment_faults": len(member.faults),
         "quarantined": member.quarantined,
@@ -99,7 +98,7 @@ def trouble_rows(state: State, interval: int) -> list[dict[str, Any]]:
     return rows
 
 
-def dead_rows(state: State, examined: list[Health]) -> list[dict[str, Any]]:
+def dead_rows(state: State, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """Return a warning as event for each member of which a network has mostly died."""
     return [
         {
@@ -111,8 +110,8 @@ def dead_rows(state: State, examined: list[Health]) -> list[dict[str, Any]]:
             "network": network,
             "share": share,
         }
-        for member, health in zip(state.members, examined, strict=True)
-        for network, share in (("actor", health.actor_dead), ("critics", health.critic_dead))
+        for member, outcome in zip(state.members, outcomes, strict=True)
+        for network, share in (("actor", outcome.health.actor_dead), ("critics", outcome.health.critic_dead))
         if share > MOSTLY
     ]
 

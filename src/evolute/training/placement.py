@@ -279,17 +279,13 @@ class Group:
         """Return one member's learner as host arrays."""
         return self._on_host(self._learner(lane))
 
-    def actor(self, lane: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return one member's actor as host arrays (w, b) by layer."""
-        return [(layer.w, layer.b) for layer in self._on_host(self._learner(lane).actor)]
-
     def learner(self, lane: int) -> Learner:
         """Return one member's learner as host arrays, without its optimizer states."""
         return self._on_host(self._programs.strip(self._learner(lane)))
 
-    def networks(self, lane: int) -> Mapping[str, Any]:
-        """Return one member's networks by name, as host arrays."""
-        return self._programs.networks(self.learner(lane))
+    def networks_of(self, learner: Learner) -> Mapping[str, Any]:
+        """Return a learner's networks by name."""
+        return self._programs.networks(learner)
 
     def put(self, lane: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""

@@ -155,7 +155,7 @@ def test_in_a_round_actions_come_from_a_policy_that_no_update_in_it_has_changed(
 def test_the_networks_products_are_as_narrow_as_asked_and_those_of_curvature_never(kind, precision):
     (group,), programs = groups(kind, [[0, 1]], precision)
     sample, obs, noise = inputs(2)
-    arguments = (group._learners, group._reports, group._hyper, sample, obs, noise, np.int32(0))
+    arguments = (group._learners, group._sums, group._hyper, sample, obs, noise, np.int32(0))
     text = programs.learn.lower(*arguments).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     narrow = [line for line in products if "bf16" in line]
@@ -173,7 +173,7 @@ def test_a_program_keeps_real_branches_for_a_batch_of_members():
     # Under vmap a branch on a member's own counter would become a select that computes both sides for everybody.
     (group,), programs = groups("kfac", [[0, 1]])
     sample, obs, noise = inputs(2)
-    arguments = (group._learners, group._reports, group._hyper, sample, obs, noise, np.int32(0))
+    arguments = (group._learners, group._sums, group._hyper, sample, obs, noise, np.int32(0))
     text = programs.learn.lower(*arguments).as_text()
     # In each of the three networks, statistics and inverses.
     assert text.count("stablehlo.case") + text.count("stablehlo.if") == 3 * 2
@@ -185,7 +185,7 @@ def test_a_program_keeps_real_branches_for_a_batch_of_members():
 def test_a_members_update_copies_none_of_its_large_arrays(kind):
     (group,), programs = groups(kind, [[0]], layers=(160, 144))
     sample, obs, noise = inputs(1)
-    arguments = (group._learners, group._reports, group._hyper, sample, obs, noise, np.int32(0))
+    arguments = (group._learners, group._sums, group._hyper, sample, obs, noise, np.int32(0))
     text = programs.learn.lower(*arguments).compile().as_text()
     entry = text[text.index("\nENTRY") :]
     assert not re.findall(r"= f32\[(?:160,144|161,161|160,160|161,144)\]\S* copy\(", entry)

@@ -17,8 +17,9 @@ from evolute import files
 from evolute.config import Run
 from evolute.errors import RunStopped, UserError
 from evolute.runs import folder as run_folder
-from evolute.runs.folder import RunFolder, claimed, default_folder, refuse_existing
+from evolute.runs.folder import RunFolder, refuse_existing
 from evolute.runs.lock import locked
+from evolute.runs.naming import claimed, default_folder
 
 RUN = Run("probe_envs:Limit-v0", mix={"kfac": 1})
 
@@ -194,7 +195,7 @@ def test_the_default_folder_names_the_run_and_is_one_plain_folder():
 def test_of_two_runs_that_begin_in_the_same_second_each_gets_a_folder(tmp_path):
     # They wait for each other, so that all ask at once.
     code = (
-        "import sys, pathlib; from evolute.runs.folder import claimed; print('ready', flush=True); sys.stdin.readline()\n"
+        "import sys, pathlib; from evolute.runs.naming import claimed; print('ready', flush=True); sys.stdin.readline()\n"
         "with claimed(pathlib.Path('runs/x')) as path: print(path); (path / 'file').touch()"
     )
     command = [sys.executable, "-c", code]

@@ -408,7 +408,7 @@ def test_arithmetic_that_rounds_otherwise_is_refused(half):
         command = [
             sys.executable,
             "-c",
-            "from evolute.runs.folder import arithmetic_fingerprint; print(arithmetic_fingerprint())",
+            "from evolute.runs.circumstances import arithmetic_fingerprint; print(arithmetic_fingerprint())",
         ]
         done = subprocess.run(
             command, env={**os.environ, "OPENBLAS_CORETYPE": kernels}, capture_output=True, text=True, check=True

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from evolute import config, engine, limits
 from evolute.commands import cli, flags
+from evolute.commands.show import show
 from evolute.config import Run
 from evolute.errors import LONGEST_MESSAGE, UserError, printable
 from evolute.hyperparameters import Hyperparameters, as_array
@@ -368,7 +369,7 @@ def policy(env: str = "Hopper-v4") -> Policy:
 def shown(path: Path) -> str:
     """Read everything of a run that the command line shows, and return what it printed."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        cli._show(flags.ShowFlags(path))
+        show(flags.ShowFlags(path))
     RunFolder.open(path).metadata()
     return out.getvalue()
 

@@ -15,7 +15,8 @@ from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
 from evolute.runs import cautions, changes, checkpoint
 from evolute.runs.checkpoint import Checkpoint
-from evolute.runs.folder import CONFIG_FILE, RunFolder, circumstances
+from evolute.runs.circumstances import circumstances
+from evolute.runs.folder import CONFIG_FILE, RunFolder
 from evolute.state import Observer, Result
 from evolute.training import placement
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # The rest is imported where it is needed: it takes a while, in which Ctrl-C must already end the program quietly.
+from evolute.commands.folders import one_run, outs_of
+from evolute.commands.show import show
 from evolute.errors import RunStopped, UserError, closest, printable
 from evolute.interruption import Interrupted, catch_again, check, end_in_time, interruptible, stopping_gently
 from evolute.streams import ReaderGone, complain, make_output_optional, prepared
 
 if TYPE_CHECKING:
-    from evolute.commands.flags import DemoFlags, EvaluateFlags, ResumeFlags, ShowFlags
+    from evolute.commands.flags import DemoFlags, EvaluateFlags, ResumeFlags
     from evolute.config import Run
     from evolute.report.live import LiveTable, PlainLines
     from evolute.state import Observer, Progress, Result
@@ -62,7 +64,7 @@ def _run(words: list[str]) -> int:
         "train": _train,
         "resume": _resume,
         "evaluate": _evaluate,
-        "show": _show,
+        "show": show,
         "demo": _demo,
     }
     if words and words[0] in commands:
@@ -149,18 +151,19 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
     """Train one population per seed while showing them."""
     from evolute import engine
     from evolute.environments.gym import Environment, module_of
-    from evolute.runs import folder as run_folder
+    from evolute.runs import naming
+    from evolute.runs.folder import refuse_existing
     from evolute.training import placement
 
     for path in [] if out is None else outs_of(out, seeds):
-        run_folder.refuse_existing(path)
-    default = run_folder.default_folder(run.env, run.mix, seeds)
+        refuse_existing(path)
+    default = naming.default_folder(run.env, run.mix, seeds)
     # An environment may change the working folder. What is printed stays as it was typed.
     here = Path.cwd()
     # Mistakes in what it names, and a device that is not there, are told before anything is announced.
     Environment(run.env, run.time_limit).close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
-    with run_folder.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
+    with naming.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
         folders = outs_of(own, seeds)
         shown = own.relative_to(here) if own.is_relative_to(here) else own
         if watcher is not None:
@@ -172,11 +175,6 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
             return engine.train_seeds(run, seeds, folders, observer, noting("note", watcher))
 
         return watch(train, outs_of(out or shown, seeds), folders, module_of(run.env), watcher)
-
-
-def outs_of(out: Path, seeds: list[int]) -> list[Path]:
-    """Return each seed's run folder."""
-    return [out] if len(seeds) == 1 else [out / f"seed-{seed}" for seed in seeds]
 
 
 def noting(whose: str, watcher: "Watcher") -> Callable[[str], None]:
@@ -321,69 +319,7 @@ def _evaluate(flags: "EvaluateFlags") -> None:
     )
 
 
-# -------------------------------------------------------------------------------------------------------- show, demo
-
-
-def _show(flags: "ShowFlags") -> None:
-    from evolute.commands.flags import folder_of
-
-    path = folder_of(flags.run)
-    folders = seed_folders(path) or [path]
-    for folder in folders:
-        if len(folders) > 1:
-            print(f"{printable(str(folder))}:")
-        show(folder)
-
-
-def show(path: Path) -> None:
-    """Print a run's tables."""
-    from evolute.report.tables import console, curves_table, leaderboard_table, lineage_table, networks_table
-    from evolute.runs.folder import RunFolder
-
-    folder, screen = RunFolder.open(path), console()
-    metrics, result = folder.metrics(), folder.result()
-    exploits = [event for event in folder.events() if event["event"] == "exploit"]
-    if not metrics:
-        screen.print("No interval has ended yet.")
-        return
-    screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, exploits), screen.width))
-    screen.print(curves_table(metrics, screen.width))
-    screen.print(networks_table(metrics, screen.width))
-    screen.print(lineage_table(exploits, screen.width) if exploits else "Nobody has copied anybody.")
-    if not result:
-        screen.print("The run has not ended.")
-
-
-def seed_folders(path: Path) -> list[Path]:
-    """Return the run folders that --seeds made in a folder, none where it is a run folder itself or holds others."""
-    from evolute.runs.folder import CONFIG_FILE
-
-    try:
-        if (path / CONFIG_FILE).exists():
-            return []
-        found = [folder for folder in path.glob("seed-*") if folder.name[5:].isdecimal() and (folder / CONFIG_FILE).is_file()]
-    except (OSError, ValueError):
-        return []
-    return sorted(found, key=lambda folder: int(folder.name[5:]))
-
-
-def one_run(given: Path | None) -> Path:
-    """Return the run folder that was named; raises UserError where none was, or one that --seeds filled with several."""
-    from evolute.commands.flags import folder_of
-
-    path = folder_of(given)
-    if folders := seed_folders(path):
-        raise UserError(f"{str(path)!r} holds the runs of {len(folders)} seeds; name one, such as {str(folders[0])!r}.")
-    return path
-
-
-def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a leaderboard from the newest metrics of a run that has not ended."""
-    newest = max(row["interval"] for row in metrics)
-    rows = list({row["member"]: row for row in metrics if row["interval"] == newest}.values())
-    parents = {exploit["member"]: exploit["parent"] for exploit in exploits}
-    rows.sort(key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0.0), row["member"]))
-    return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]
+# -------------------------------------------------------------------------------------------------------------- demo
 
 
 def _demo(flags: "DemoFlags") -> None:

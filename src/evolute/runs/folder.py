@@ -30,6 +30,7 @@ from evolute.files import (
     write_whole,
 )
 from evolute.runs.lock import LOCK_FILE, locked
+from evolute.runs.circumstances import circumstances
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 
 if TYPE_CHECKING:
@@ -49,42 +50,6 @@ CURE = "restore the file from a copy"
 BEGUN = {LOCK_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE} | {
     partial_name(name) for name in (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE)
 }
-
-
-def default_folder(env: str, mix: dict[str, int], seeds: Sequence[int]) -> Path:
-    """Return runs/<env>-<mix>-<seed>-<time>, without characters that a path cannot hold."""
-    slots = "_".join(f"{kind}{count}" for kind, count in mix.items())
-    name = f"{env}-{slots}-{'-'.join(map(str, seeds))}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "+" for c in name)
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[Path]:
-    """Make a folder of this name that was not there before, with a number behind its name where others are, and return it.
-
-    Making it decides who has it, so two runs that begin in the same second get two folders. Where what follows fails before
-    anything is in the folder, it is removed again.
-
-    Raises:
-        UserError: no folder can be made there.
-    """
-    own, numbers = path, itertools.count(2)
-    while True:
-        try:
-            own.mkdir(parents=True)
-            break
-        except OSError as error:
-            if not os.path.lexists(own):
-                raise _unwritable(own, error) from None
-            own = path.with_name(f"{path.name}-{next(numbers)}")
-    try:
-        yield own
-    except BaseException:
-        for folder in (own, own.parent):
-            # Only an empty folder can be removed.
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 class RunFolder:
@@ -342,36 +307,6 @@ def _refuse_folder(run: Path, path: Path) -> None:
         raise UserError(f"{str(path)!r} is a folder where a run keeps a file; move it away.")
 
 
-def circumstances(env: str, time_limit: float) -> dict[str, Any]:
-    """Return what a run's numbers depend on besides its configuration."""
-    import jax
-
-    from evolute.environments.gym import physics_fingerprint, versions
-
-    return {
-        "versions": versions(),
-        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
-        "cores": os.cpu_count(),
-        "physics_fingerprint": physics_fingerprint(env, time_limit),
-        "arithmetic_fingerprint": arithmetic_fingerprint(),
-    }
-
-
-def arithmetic_fingerprint() -> str:
-    """Return a hash of small computations: equal where the numerical libraries round alike.
-
-    They choose their kernels by the processor and by variables such as OPENBLAS_CORETYPE, which no version tells of. The matrices
-    are small enough that the number of cores makes no difference.
-    """
-    rng, digest = np.random.default_rng(0), hashlib.sha256()
-    for dtype in (np.float32, np.float64):
-        square, wide, row = (rng.standard_normal(shape).astype(dtype) for shape in ((48, 48), (400, 300), 400))
-        definite = square @ square.T + 48 * np.eye(48, dtype=dtype)
-        for result in (square @ square, row @ wide, np.linalg.cholesky(definite), np.tanh(square), square.sum()):
-            digest.update(np.ascontiguousarray(result).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(_finite(row)) + "\n" for row in rows).encode()
 
@@ -409,10 +344,11 @@ def refuse_existing(path: Path) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise _unwritable(path, error) from None
+        raise not_writable(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError | ValueError) -> UserError:
+def not_writable(path: Path, error: OSError | ValueError) -> UserError:
+    """Return the mistake of asking for a folder that cannot be made."""
     return UserError(f"the folder {str(path)!r} cannot be written: {reason(error)}; choose another with --out.")
 
 

@@ -1,0 +1,5 @@
+"""`python -m evolute` is `evolute`."""
+
+from evolute.commands.cli import main
+
+main()

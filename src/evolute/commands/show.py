@@ -1,0 +1,50 @@
+"""evolute show: a run's leaderboard, lineage and learning curves."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evolute.commands.folders import seed_folders
+from evolute.errors import printable
+
+if TYPE_CHECKING:
+    from evolute.commands.flags import ShowFlags
+
+
+def show(flags: "ShowFlags") -> None:
+    """Print the tables of one run, or of the runs of several seeds."""
+    from evolute.commands.flags import folder_of
+
+    path = folder_of(flags.run)
+    folders = seed_folders(path) or [path]
+    for folder in folders:
+        if len(folders) > 1:
+            print(f"{printable(str(folder))}:")
+        show_run(folder)
+
+
+def show_run(path: Path) -> None:
+    """Print a run's tables."""
+    from evolute.report.tables import console, curves_table, leaderboard_table, lineage_table, networks_table
+    from evolute.runs.folder import RunFolder
+
+    folder, screen = RunFolder.open(path), console()
+    metrics, result = folder.metrics(), folder.result()
+    exploits = [event for event in folder.events() if event["event"] == "exploit"]
+    if not metrics:
+        screen.print("No interval has ended yet.")
+        return
+    screen.print(leaderboard_table(result["leaderboard"] if result else standings(metrics, exploits), screen.width))
+    screen.print(curves_table(metrics, screen.width))
+    screen.print(networks_table(metrics, screen.width))
+    screen.print(lineage_table(exploits, screen.width) if exploits else "Nobody has copied anybody.")
+    if not result:
+        screen.print("The run has not ended.")
+
+
+def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a leaderboard from the newest metrics of a run that has not ended."""
+    newest = max(row["interval"] for row in metrics)
+    rows = list({row["member"]: row for row in metrics if row["interval"] == newest}.values())
+    parents = {exploit["member"]: exploit["parent"] for exploit in exploits}
+    rows.sort(key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0.0), row["member"]))
+    return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]

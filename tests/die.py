@@ -79,7 +79,7 @@ PLACES = {
     "manifest": (checkpoint, "delete_unneeded", kill),
     "delete": (Path, "unlink", kill),
     # an evolution
-    "select": (pbt, "evolve", kill),
+    "select": (pbt, "select", kill),
     "copy": (engine, "copy_member", half_a_copy),
     "copied": (engine, "copy_member", lambda real, *arguments: (real(*arguments), kill())),
     # elsewhere

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evolute import evolution
 from evolute.config import Run
-from evolute.evolution.pbt import Standing, evolve, explore, ranked, replaced_count, select
+from evolute.evolution import pbt
+from evolute.evolution.base import Standing, Streams, ranked
+from evolute.evolution.pbt import replaced_count, select
 from evolute.hyperparameters import Hyperparameters
 
 HYPER = Hyperparameters(256, 1e-3, 2e-3, 0.1, 0.2, 0.99, 0.005, 0.2, 0.5, 0.1)
@@ -36,9 +39,21 @@ def standings(fitnesses, kinds=None):
     ]
 
 
+def evolve(population, run, streams):
+    """The exploits; population-based training remembers nothing."""
+    strategy = evolution.build(run)
+    memory, exploits = strategy.evolve(strategy.init(), population, streams)
+    assert memory == strategy.init() == {}
+    return exploits
+
+
+def explore(start, names, run, rng):
+    return pbt.explore(start, names, run.factors, evolution.space_of(run).bounds, rng)
+
+
 def decided(population, run=RUN, seed=0):
     streams = [np.random.default_rng([seed, slot]) for slot in range(len(population))]
-    return evolve(population, run, np.random.default_rng(seed), streams)
+    return evolve(population, run, Streams(np.random.default_rng(seed), streams))
 
 
 def pairs(population, truncation=0.2, seed=0):
@@ -248,7 +263,7 @@ def test_the_same_seed_gives_the_same_lineage_and_another_seed_another():
 def test_a_childs_draws_come_from_its_own_slots_stream_alone():
     population = standings([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
     streams = [np.random.default_rng(slot) for slot in range(6)]
-    exploits = evolve(population, RUN, np.random.default_rng(0), streams)
+    exploits = evolve(population, RUN, Streams(np.random.default_rng(0), streams))
     used = [s for s in range(6) if streams[s].integers(2**60) != np.random.default_rng(s).integers(2**60)]
     assert used == sorted(e.child.slot for e in exploits) == [5]
 

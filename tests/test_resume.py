@@ -15,9 +15,10 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolute import Run, UserError, optimizers, resume, train
+from evolute import Run, UserError, engine, optimizers, resume, train
 from evolute.environments import gym
 from evolute.errors import Damaged
+from evolute.evolution.base import Exploit, Strategy, ranked
 from evolute.networks import Layer
 from evolute.runs import arrays, checkpoint
 from evolute.runs.folder import RunFolder
@@ -114,6 +115,41 @@ def test_a_run_stopped_within_an_interval_goes_on_from_the_last_checkpoint(tmp_p
     notes = []
     resume(tmp_path / "run", note=notes.append)
     assert notes == ["going on after 100 of 250 steps."]
+    assert differences(tmp_path / "run", whole) == []
+
+
+def remembering(run):
+    """A strategy whose decisions depend on all evolutions before: the n-th copies the best one at n times its rate."""
+
+    def evolve(memory, standings, streams):
+        memory = {"fitnesses": [*memory["fitnesses"], [standing.fitness for standing in standings]]}
+        best, *_, worst = ranked(standings)
+        rate = best.hyperparameters.actor_learning_rate * len(memory["fitnesses"])
+        return memory, [Exploit(worst, best, worst.hyperparameters._replace(actor_learning_rate=rate))]
+
+    return Strategy(lambda: {"fitnesses": []}, evolve)
+
+
+def test_what_a_strategy_remembers_outlives_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.evolution, "build", remembering)
+    train(PLAIN, tmp_path / "whole")
+    # Nobody has learnt after the first interval, and the last has no evolution.
+    rates = [event["new_hyperparameters"]["actor_learning_rate"] for event in RunFolder.open(tmp_path / "whole").events()]
+    assert len(rates) == 3
+    assert rates[2] > rates[1] > rates[0]
+    for stop in (1, 3):
+        resume(stopped(PLAIN, tmp_path / str(stop), stop), note=quiet)
+        assert differences(tmp_path / str(stop), tmp_path / "whole") == []
+
+
+def test_a_checkpoint_of_before_strategies_remembered_can_be_gone_on_from(tmp_path, half, whole):
+    shutil.copytree(half, tmp_path / "run")
+    for path in checkpoint.manifests(tmp_path / "run"):
+        manifest = json.loads(path.read_bytes().partition(b"\n")[2])
+        assert manifest.pop("memory") == {}
+        body = json.dumps(manifest).encode()
+        path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    resume(tmp_path / "run", note=quiet)
     assert differences(tmp_path / "run", whole) == []
 
 

@@ -17,6 +17,7 @@ from evolute import Run, RunStopped, UserError, config, engine, resume, resumpti
 from evolute.commands import cli
 from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder
+from evolute.runs.restore import restore
 from faults import differences
 
 # One small agent: most of what follows ends before it trains.
@@ -169,7 +170,7 @@ def test_whatever_a_number_in_a_manifest_is_the_run_goes_on_or_is_refused(run, m
                 found, _ = checkpoint.newest(run)
                 assert found.manifest["steps"] == 40 or path == ("steps",)
                 resumption.where_to_go_on(RunFolder.open(run), None, [])
-                checkpoint.restore(run, found, state)
+                restore(run, found, state)
             except UserError:
                 outcomes["refused"] += 1
                 continue

@@ -36,6 +36,7 @@ from evolute.hyperparameters import Hyperparameters, as_array
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder, refuse_links
+from evolute.runs.restore import restore
 from evolute.state import Best, State
 from evolute.training.replay import bucket, row_width
 
@@ -578,7 +579,7 @@ def restored(folder: Path, state: State) -> checkpoint.Checkpoint:
     found, _ = checkpoint.newest(folder)
     assert found is not None
     read_or_refused(lambda: Run(**config.parse(found.manifest["config"], "the checkpoint")))
-    checkpoint.restore(folder, found, state)
+    restore(folder, found, state)
     for member in state.members:
         assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == row_width(2, 1)
     with np.errstate(over="ignore"):

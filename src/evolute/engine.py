@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evolute import evolution
 from evolute.algorithms.base import Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
 from evolute.errors import RunStopped, UserError
-from evolute.evolution import pbt
-from evolute.evolution.pbt import Exploit
+from evolute.evolution.base import Exploit, Streams
 from evolute.runs import cautions, changes, checkpoint, rows
 from evolute.runs.folder import CONFIG_FILE, RunFolder, check_outs
 from evolute.runs.writing import save, write
@@ -165,7 +165,10 @@ def start(runs: Sequence[Run]) -> list[State]:
         for number, run in enumerate(runs)
     ]
     groups = host.make_groups(runs, [member for own in members for member in own])
-    return [State(run, own, groups, Environment(run.env, run.time_limit)) for run, own in zip(runs, members, strict=True)]
+    return [
+        State(run, own, groups, Environment(run.env, run.time_limit), evolution.build(run).init())
+        for run, own in zip(runs, members, strict=True)
+    ]
 
 
 def rollout_and_learn(states: list[State], tell: Callable[[int], None]) -> list[list[Sums]]:
@@ -205,9 +208,10 @@ def evolve_members(state: State) -> list[Exploit]:
     run, exploits = state.run, []
     # Before every member has learnt, fitness says nothing of optimizers or hyperparameters.
     if all(member.gradient_steps for member in state.members):
-        select_rng = host.stream(run, POPULATION, state.interval, Purpose.SELECT)
-        explore_rngs = [host.stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
-        exploits = pbt.evolve([member.standing for member in state.members], run, select_rng, explore_rngs)
+        select = host.stream(run, POPULATION, state.interval, Purpose.SELECT)
+        explore = [host.stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
+        standings = [member.standing for member in state.members]
+        state.memory, exploits = evolution.build(run).evolve(state.memory, standings, Streams(select, explore))
         for exploit in exploits:
             copy_member(state, exploit)
     state.evolved = True

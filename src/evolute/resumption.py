@@ -17,6 +17,7 @@ from evolute.runs import cautions, changes, checkpoint
 from evolute.runs.checkpoint import Checkpoint
 from evolute.runs.circumstances import circumstances
 from evolute.runs.folder import CONFIG_FILE, RunFolder
+from evolute.runs.restore import restore
 from evolute.state import Observer, Result
 from evolute.training import placement
 
@@ -71,7 +72,7 @@ def resume(
         stack.callback(engine.close, state)
         settings: dict[str, list[Any]] = {}
         if found is not None:
-            checkpoint.restore(folder.path, found, state)
+            restore(folder.path, found, state)
             kept = settings_of(found)
             settings = {name: pair for name, pair in changes.differences(kept, run).items() if name != "steps"}
             changes.adopt(state, kept)

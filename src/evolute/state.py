@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from evolute.config import Run
 from evolute.environments.gym import Environment
+from evolute.evolution.base import Memory
 from evolute.policy import Policy
 from evolute.training.evaluate import Evaluation
 from evolute.training.member import Member
@@ -35,6 +36,8 @@ class State:
     # Shared with the populations that train beside this one.
     groups: list[Group]
     evaluation_environment: Environment
+    # What the strategy remembers.
+    memory: Memory
     interval: int = 0
     best: Best | None = None
     # Every exploit so far, as events.

@@ -1,1 +1,17 @@
-"""Who copies whom, and with which hyperparameters."""
+"""Who copies whom, and with which hyperparameters: the contract is in base.py."""
+
+from evolute.config import Run
+from evolute.evolution import pbt
+from evolute.evolution.base import Space
+from evolute.evolution.base import Strategy as Strategy
+from evolute.hyperparameters import Hyperparameters
+
+
+def build(run: Run) -> Strategy:
+    """Return the strategy of a run."""
+    return pbt.make(pbt.Options(run.truncation, run.factors), space_of(run))
+
+
+def space_of(run: Run) -> Space:
+    """Return what a run's strategy may change."""
+    return Space({kind: run.perturbed(kind) for kind in run.mix}, {name: run.bounds_of(name) for name in Hyperparameters._fields})

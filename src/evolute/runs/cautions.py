@@ -4,9 +4,9 @@ from typing import Any
 
 from evolute.config import Run
 from evolute.environments.gym import UNREPEATABLE
-from evolute.training.evaluate import LONGEST_EPISODE
 from evolute.environments.spaces import Facts
 from evolute.state import State
+from evolute.training.evaluate import LONGEST_EPISODE
 
 
 def at_start(run: Run, facts: Facts) -> list[str]:

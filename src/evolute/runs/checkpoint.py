@@ -9,39 +9,31 @@ changes, and an exploit copies the list of segments, not what is in them.
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import safetensors
 import safetensors.numpy
 
 from evolute import limits
-from evolute.runs import forms
-from evolute.runs.arrays import like, storable
-from evolute.config import Run
 from evolute.environments.gym import versions
 from evolute.errors import Damaged, RunStopped, UserError
 from evolute.files import make_folder, partial_name, read_at_most, sync_folder, unwritable, write_whole
-from evolute.hyperparameters import Hyperparameters
-from evolute.policy import Policy
-from evolute.training.member import Member
+from evolute.runs import forms
+from evolute.runs.arrays import storable
 from evolute.runs.folder import CHECKPOINT_FOLDER as FOLDER
 from evolute.runs.folder import CONFIG_FILE, REPLAY_FOLDER
-from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
-from evolute.environments.spaces import Shape
-from evolute.state import Best, State
+from evolute.state import State
+from evolute.training.member import Member
+from evolute.training.replay import ReplayBuffer, Segment
 
 FORMAT = "evolute checkpoint 4"
 KEPT = 2
 MANIFEST_NAME = re.compile(r"[0-9]{6,}\.json")
 HASHED_AT_ONCE = 1 << 20
-# The compiled programs take hyperparameters in single precision.
-LARGEST = float(np.finfo(np.float32).max)
 # What a file cannot be read for although nothing is wrong with it.
 NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -106,6 +98,7 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
         "interval": state.interval,
         "steps": state.steps_done,
         "evolved": state.evolved,
+        "memory": state.memory,
         "quarantines": state.quarantines,
         "seconds": state.earlier_seconds,
         "best": best and {**best._asdict(), "policy": _save_arrays(run, f"{name}-best", best.policy.weights)},
@@ -252,6 +245,9 @@ def _read(path: Path) -> dict[str, Any]:
             f"the checkpoint {str(path)!r} was written by {written_by(manifest)} as {written!r}, and this is evolute "
             f"{versions()['evolute']}, which reads {FORMAT!r}; resume it with the version that wrote it."
         )
+    if isinstance(manifest, dict):
+        # One of before strategies remembered anything.
+        manifest.setdefault("memory", {})
     # A checksum proves no good will.
     if (wrong := forms.fault(manifest, forms.MANIFEST)) is not None:
         raise Damaged(f"it is not of the form {FORMAT!r}: {wrong}")
@@ -297,103 +293,3 @@ def _verify(path: Path, size: int, digest: str) -> None:
         raise _unreadable(path, error) from None
     if found.hexdigest() != digest:
         raise Damaged(f"{path.name} does not match its checksum")
-
-
-# ------------------------------------------------------------------------------------------------------------ restoring
-
-
-def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
-    """Bring a new population to where a checkpoint left the old one.
-
-    Raises:
-        UserError: the checkpoint belongs to another configuration, or its numbers cannot be those of this run.
-    """
-    manifest = checkpoint.manifest
-    try:
-        if len(manifest["members"]) != len(state.members):
-            raise Damaged(f"it has {len(manifest['members'])} members")
-        if checkpoint.interval > state.intervals:
-            raise Damaged(f"it is of interval {checkpoint.interval} of {state.intervals}")
-        for member, described in zip(state.members, manifest["members"], strict=True):
-            _check_counts(member, described, manifest["steps"], state.run)
-            group = state.group_of(member)
-            arrays = _load_arrays(run / FOLDER, described["learner"])
-            group.put(member.lane, like(group.take(member.lane), arrays), reset_optimizers=False)
-            group.updates = described["updates"]
-            _restore_replay(run, member.replay, described, member.environment.shape)
-            member.environment_steps = described["environment_steps"]
-            member.gradient_steps = described["gradient_steps"]
-            member.fitness = described["fitness"]
-            member.parent = described["parent"]
-            member.needs_burn_in = described["needs_burn_in"]
-            member.hyperparameters = _hyperparameters(member, described["hyperparameters"], state.run)
-        state.best = _best(run, manifest["best"], state)
-    except Damaged as damage:
-        raise UserError(
-            f"the checkpoint of interval {checkpoint.interval} does not fit the run's configuration: {damage}; "
-            f"resume it with the config.toml that it was trained with, and with {written_by(manifest)}."
-        ) from None
-    state.interval = checkpoint.interval
-    state.evolved = manifest["evolved"]
-    state.quarantines = manifest["quarantines"]
-    state.earlier_seconds = manifest["seconds"]
-
-
-def _check_counts(member: Member, described: dict[str, Any], steps: int, run: Run) -> None:
-    """Raise Damaged where a member cannot have counted so far by `steps` of the run's clock."""
-    intervals, rest = divmod(steps, run.interval)
-    own = intervals * run.interval_steps(member.kind, run.interval) + run.interval_steps(member.kind, rest)
-    taken = steps if run.shrink == "gradient" else own
-    if described["environment_steps"] != taken:
-        raise Damaged(f"member {member.slot} has taken {described['environment_steps']:,} steps instead of {taken:,}")
-    if not described["updates"] == described["gradient_steps"] <= taken:
-        raise Damaged(f"member {member.slot} has done {described['updates']:,} updates in {taken:,} steps")
-    if described["inserted"] > steps:
-        raise Damaged(f"member {member.slot} has gathered {described['inserted']:,} transitions in {steps:,} steps")
-
-
-def _hyperparameters(member: Member, given: dict[str, Any], run: Run) -> Hyperparameters:
-    """Return a member's hyperparameters; one that another version did not have starts as in a new run."""
-    known = {name: value for name, value in given.items() if name in Hyperparameters._fields}
-    hyper = run.initial_hyperparameters(member.kind)._replace(**known)
-    most = max(run.batch_size, run.bounds_of("batch_size")[1])
-    if type(hyper.batch_size) is not int or not 1 <= hyper.batch_size <= most:
-        raise Damaged(f"member {member.slot} has a batch size of {hyper.batch_size}")
-    for name, value in hyper._asdict().items():
-        if not 0 <= value <= LARGEST:
-            raise Damaged(f"the {name} of member {member.slot} is {value}")
-    return hyper
-
-
-def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | None:
-    if described is None:
-        return None
-    environment, arrays = state.evaluation_environment, _load_arrays(run / FOLDER, described["policy"])
-    sizes = [environment.shape.observations, *state.run.actor_layers, environment.shape.actions]
-    template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(sizes)]
-    policy = Policy(like(template, arrays), environment.low, environment.high, state.run.env)
-    return Best(policy, **{name: described[name] for name in ("fitness", "slot", "kind", "environment_steps")})
-
-
-def _load_arrays(folder: Path, described: dict[str, Any]) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load((folder / described["file"]).read_bytes())
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise Damaged(f"{described['file']} cannot be read: {error}") from None
-
-
-def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], shape: Shape) -> None:
-    segments = [Segment(*(segment[name] for name in Segment._fields)) for segment in described["segments"]]
-    total, held = sum(segment.rows for segment in segments), min(described["inserted"], replay.capacity)
-    if not held <= total <= described["inserted"] or sum(segment.rows for segment in segments[1:]) >= max(held, 1):
-        raise Damaged("its replay has another number of transitions")
-    parts = []
-    for segment in segments:
-        arrays = _load_arrays(run / REPLAY_FOLDER, segment._asdict())
-        if arrays.keys() != set(Steps._fields):
-            raise Damaged(f"{segment.file} has other arrays than replay has")
-        part = Steps(**arrays)
-        if not fits(part, segment.rows, shape.observations, shape.actions):
-            raise Damaged(f"{segment.file} has arrays of other shapes than replay has here")
-        parts.append(part)
-    replay.restore(parts, described["inserted"], segments)

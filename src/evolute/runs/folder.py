@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
-import itertools
 import json
 import math
 import os
@@ -13,10 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evolute import limits
-from evolute.runs import forms
 from evolute.errors import RunStopped, UserError
 from evolute.files import (
     append,
@@ -29,9 +24,10 @@ from evolute.files import (
     unwritable,
     write_whole,
 )
-from evolute.runs.lock import LOCK_FILE, locked
-from evolute.runs.circumstances import circumstances
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
+from evolute.runs import forms
+from evolute.runs.circumstances import circumstances
+from evolute.runs.lock import LOCK_FILE, locked
 
 if TYPE_CHECKING:
     from evolute.config import Run

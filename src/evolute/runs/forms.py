@@ -131,6 +131,7 @@ MANIFEST = {
     "interval": WHOLE,
     "steps": WHOLE,
     "evolved": FLAG,
+    "memory": Rule(lambda x: isinstance(x, dict), "a table"),  # which its strategy checks
     "quarantines": WHOLE,
     "seconds": AMOUNT,
     "best": Rule(lambda x: x is None or fault(x, BEST) is None, "the best policy, or null"),

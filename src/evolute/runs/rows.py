@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from evolute.evolution.base import Exploit, ranked
+from evolute.hyperparameters import Hyperparameters
 from evolute.runs import cautions
+from evolute.state import Best, State
 from evolute.training.evaluate import Evaluation
-from evolute.evolution.pbt import Exploit, ranked
 from evolute.training.health import MOSTLY
 from evolute.training.host import Outcome
-from evolute.hyperparameters import Hyperparameters
 from evolute.training.member import Member
-from evolute.state import Best, State
 
 # Gradients are products of two numbers of an environment's size, and optimizers square gradients.
 LARGEST_SCALE = float(np.finfo(np.float32).max) ** 0.25

@@ -8,7 +8,7 @@ import numpy as np
 
 from evolute.environments.gym import Environment
 from evolute.errors import EnvironmentFault, RunStopped
-from evolute.evolution.pbt import Standing
+from evolute.evolution.base import Standing
 from evolute.hyperparameters import Hyperparameters
 from evolute.training.randomness import Purpose
 from evolute.training.replay import ReplayBuffer, Sample

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evolute.errors import printable
+from evolute.runs.columns import NETWORK_HEADINGS, network_cells
 
 
 def number(value: float | None) -> str:
@@ -166,21 +167,14 @@ def networks_table(metrics: list[dict[str, Any]], width: int = WIDTH) -> Table:
     cells, newest = [], {row["member"]: row for row in metrics if "actor_norms" in row}
     for slot, row in sorted(newest.items()):
         for role in ("actor", "critic"):
-            norms = " ".join("-" if norm is None else f"{norm:.3g}" for norm in row[f"{role}_norms"])
-            shares = (percent(row[f"{role}_{name}"]) for name in ("shortened", "shortening", "dead"))
-            cells.append((str(slot), plain(row["kind"]), role, *shares, norms))
+            cells.append((str(slot), plain(row["kind"]), role, *network_cells(row, role)))
     return fitted(
         "Networks (steps that the norm constraint shortened, by how much; dead units; norms of the layers)",
-        ("member", "kind", "network", "shortened", "by", "dead", "norms"),
+        ("member", "kind", "network", *NETWORK_HEADINGS),
         cells,
         width,
         ("kind", "network", "norms"),
     )
-
-
-def percent(share: float | None) -> str:
-    """Return a share for people; a dash where there is none."""
-    return "-" if share is None else f"{share:.0%}"
 
 
 def curves_table(metrics: list[dict[str, Any]], width: int = WIDTH) -> Table:

@@ -25,7 +25,7 @@ from evolute.files import (
     write_whole,
 )
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
-from evolute.runs import forms
+from evolute.runs import columns, forms
 from evolute.runs.circumstances import circumstances
 from evolute.runs.lock import LOCK_FILE, locked
 
@@ -196,7 +196,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl; raises UserError where one is damaged."""
-        return self._read_lines(METRICS_FILE, forms.metrics_fault)
+        return self._read_lines(METRICS_FILE, columns.fault)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the rows of events.jsonl; raises UserError where one is damaged. There may be events of unknown names."""

@@ -69,20 +69,6 @@ HYPERPARAMETERS = {
     "actor_damping": NUMBER,
     "critic_damping": NUMBER,
 }
-METRICS = {
-    "interval": WHOLE,
-    "steps": WHOLE,
-    "member": SLOT,
-    "kind": NAME,
-    "fitness": NUMBER_OR_NULL,
-    "environment_steps": WHOLE,
-    "hyperparameters": HYPERPARAMETERS,
-}
-# The state of a member's networks, which older versions did not record.
-NETWORKS = {
-    **{f"{role}_{name}": NUMBER_OR_NULL for role in ("actor", "critic") for name in ("shortened", "shortening", "dead")},
-    **{f"{role}_norms": NUMBERS for role in ("actor", "critic")},
-}
 ANY_EVENT = {"event": NAME}
 # Events by their name; others are passed over by whoever does not know them.
 EVENTS = {
@@ -164,11 +150,6 @@ MANIFEST = {
         lambda x: isinstance(x, dict) and all(isinstance(text, str) for text in x.values()), "a table of names and texts"
     ),
 }
-
-
-def metrics_fault(value: Any) -> str | None:
-    """Return what is wrong with a row of metrics, None where it is sound."""
-    return fault(value, METRICS) or (fault(value, NETWORKS) if not value.keys().isdisjoint(NETWORKS) else None)
 
 
 def event_fault(value: Any) -> str | None:

@@ -1,13 +1,12 @@
 """What a run says of itself, as plain rows: metrics, events, leaderboard, summary."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from evolute.evolution.base import Exploit, ranked
-from evolute.hyperparameters import Hyperparameters
-from evolute.runs import cautions
+from evolute.runs import cautions, columns
+from evolute.runs.columns import Ended
 from evolute.state import Best, State
 from evolute.training.evaluate import Evaluation
 from evolute.training.health import MOSTLY
@@ -26,46 +25,10 @@ def interval_rows(
     events += [event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
-        metrics_row(state, member, before.get(member.slot, member.hyperparameters), outcome)
+        columns.row(Ended(state, member, before.get(member.slot, member.hyperparameters), outcome))
         for member, outcome in zip(state.members, outcomes, strict=True)
     ]
     return rows, events + cautions.event_rows(state)
-
-
-def metrics_row(state: State, member: Member, hyper: Hyperparameters, outcome: Outcome) -> dict[str, Any]:
-    """Return one member's metrics of the interval that just ended; `hyper` is what it trained with."""
-    sums, evaluation = outcome.sums, outcome.evaluation
-    returns, updates, actor_updates = member.finished_returns, max(sums.updates, 1.0), max(sums.actor_updates, 1.0)
-    return {
-        "interval": state.interval,
-        "steps": state.steps_done,
-        "member": member.slot,
-        "kind": member.kind,
-        "fitness": evaluation.mean,
-        "fitness_std": evaluation.std,
-        "episode_length": float(np.mean(evaluation.lengths)) if evaluation.lengths else math.nan,
-        "training_return": float(np.mean(returns)) if returns else math.nan,
-        "training_episodes": len(returns),
-        "environment_steps": member.environment_steps,
-        "gradient_steps": member.gradient_steps,
-        "population_environment_steps": sum(m.environment_steps for m in state.members),
-        "critic_loss": sums.critic_loss / updates,
-        "actor_loss": sums.actor_loss / actor_updates,
-        "q_value": sums.q_value / updates,
-        "contained_statistics": sums.contained.statistics,
-        "contained_inverses": sums.contained.inverses,
-        "contained_steps": sums.contained.steps,
-        # Of the steps of both critics, and of the actor's (E14).
-        "critic_shortened": sums.critic_contained.shortened / (2 * updates),
-        "critic_shortening": sums.critic_contained.shortening / (2 * updates),
-        "actor_shortened": sums.actor_contained.shortened / actor_updates,
-        "actor_shortening": sums.actor_contained.shortening / actor_updates,
-        **outcome.health._asdict(),
-        "contained_losses": sums.contained.losses,
-        "environment_faults": len(member.faults),
-        "quarantined": member.quarantined,
-        "hyperparameters": hyper._asdict(),
-    }
 
 
 def event_row(state: State, exploit: Exploit) -> dict[str, Any]:

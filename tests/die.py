@@ -87,7 +87,7 @@ PLACES = {
     "create": (run_folder.RunFolder, "write_config", kill),
     "best": (run_folder.RunFolder, "write_best", kill),
     "result": (run_folder.RunFolder, "write_result", kill),
-    "restore": (checkpoint, "restore", lambda real, *arguments: (real(*arguments), kill())),
+    "restore": (resumption, "restore", lambda real, *arguments: (real(*arguments), kill())),
     "rewind": (run_folder.RunFolder, "forget_result", kill),
     "rewound": (resumption, "rewind", lambda real, *arguments: (real(*arguments), kill())),
     # other than a kill

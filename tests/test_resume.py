@@ -153,6 +153,23 @@ def test_a_checkpoint_of_before_strategies_remembered_can_be_gone_on_from(tmp_pa
     assert differences(tmp_path / "run", whole) == []
 
 
+def test_what_a_kill_behind_the_last_manifest_left_is_deleted(tmp_path, whole, monkeypatch):
+    real = checkpoint.delete_unneeded
+
+    def stop_at_the_end(run, newest):
+        if newest == 5:
+            raise Stop
+        real(run, newest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "delete_unneeded", stop_at_the_end)
+        with pytest.raises(Stop):
+            train(PLAIN, tmp_path / "run")
+    assert len(checkpoint.manifests(tmp_path / "run")) == 3
+    resume(tmp_path / "run", note=quiet)
+    assert differences(tmp_path / "run", whole) == []
+
+
 @pytest.mark.parametrize("first", [100, 130, 30])
 def test_an_extended_run_equals_one_that_was_asked_for_its_length(tmp_path, whole, first):
     train(dataclasses.replace(PLAIN, steps=first, learning_starts=60 if first > 60 else 20), tmp_path / "run")

@@ -86,7 +86,7 @@ def resume(
             folder.append_events([{"event": "settings_changed", "interval": state.interval, "settings": settings}])
         if found is not None:
             # What a process left that was killed before it could, or in the middle of a file.
-            checkpoint.delete_unneeded(folder.path)
+            checkpoint.delete_unneeded(folder.path, found.interval)
         for sentence in notes:
             (note or warnings.warn)(sentence)
         if note is not None:

@@ -154,25 +154,25 @@ def _write(path: Path, data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def delete_unneeded(run: Path, newest: int | None = None) -> None:
+def delete_unneeded(run: Path, newest: int) -> None:
     """Delete what no checkpoint that is kept names, and halves of files; other people's files stay.
 
     Args:
         run: the run folder.
-        newest: the interval of the checkpoint that was just written; it and the one before it are kept, and what is later
-            belongs to an end that the run no longer has. None keeps every checkpoint that is whole.
+        newest: the interval of the checkpoint that was just written or gone on from; it and the one before it are kept, and
+            what is later belongs to an end that the run no longer has.
     """
     whole: dict[Path, dict[str, Any]] = {}
     paths = manifests(run)
     for path in paths:
         with contextlib.suppress(Damaged, UserError):
             whole[path] = _read(path)
-    kept = list(whole) if newest is None else [path for path in whole if _number_of(path) <= newest][-KEPT:]
+    kept = [path for path in whole if _number_of(path) <= newest][-KEPT:]
     needed = {(folder, described["file"]) for path in kept for folder, described in _files(whole[path])}
     try:
         for path in paths:
             # One that is damaged and later than this run has come is nobody's that is known.
-            if newest is not None and path not in kept and (path in whole or _number_of(path) < newest):
+            if path not in kept and (path in whole or _number_of(path) < newest):
                 path.unlink()
         for folder in (FOLDER, REPLAY_FOLDER):
             for path in (run / folder).glob("*.safetensors"):

@@ -1,6 +1,7 @@
 """Selection, exploit and explore, with a test for each defect found in other implementations."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -274,3 +275,60 @@ def test_members_that_are_not_replaced_are_left_alone():
     exploits = decided(population)
     assert sorted(e.child.slot for e in exploits) == [0, 1]
     assert population == before
+
+
+# ------------------------------------------------------------------------------------------------- of every strategy
+
+STRATEGIES = ("pbt", "pb2")
+
+
+def rounds(name, count, fitness, seed=0):
+    """Evolve a mixed population so many times; yields the members, the exploits and the memory of each."""
+    run = Run("Hopper-v4", mix={"kfac": 3, "adam": 3}, strategy=name)
+    strategy, rng = evolution.build(run), np.random.default_rng(seed)
+    hyper, memory = [run.initial_hyperparameters(kind) for kind in run.kinds], strategy.init()
+    for number in range(count):
+        members = [Standing(s, kind, fitness(rng, s), hyper[s]) for s, kind in enumerate(run.kinds)]
+        streams = Streams(np.random.default_rng([seed, number]), [np.random.default_rng([seed, number, s]) for s in range(6)])
+        memory, exploits = strategy.evolve(memory, members, streams)
+        for exploit in exploits:
+            hyper[exploit.child.slot] = exploit.hyperparameters
+        yield run, members, exploits, memory, strategy
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("broken", [0.0, 0.3, 1.0])
+def test_whatever_the_strategy_parents_are_sound_children_differ_and_bounds_hold(name, broken):
+    def fitness(rng, slot):
+        return rng.choice(BROKEN) if rng.uniform() < broken else float(rng.normal() + slot)
+
+    for run, members, exploits, memory, strategy in rounds(name, 8, fitness):
+        children, parents = [e.child.slot for e in exploits], {e.parent.slot for e in exploits}
+        assert len(set(children)) == len(children)
+        assert not parents & set(children)
+        for exploit in exploits:
+            assert math.isfinite(exploit.parent.fitness)
+            assert (exploit.child, exploit.parent) == (members[exploit.child.slot], members[exploit.parent.slot])
+            start = (exploit.parent if exploit.same_kind else exploit.child).hyperparameters
+            perturbed = run.perturbed(exploit.child.kind)
+            for field in ALL:
+                before, after = getattr(start, field), getattr(exploit.hyperparameters, field)
+                low, high = run.bounds_of(field)
+                # What the kind does not have, or is not to be perturbed, stays.
+                assert low <= after <= high if field in perturbed else after == before
+            assert type(exploit.hyperparameters.batch_size) is int
+        if broken < 1.0 and any(not math.isfinite(m.fitness) for m in members) and parents:
+            assert {m.slot for m in members if not math.isfinite(m.fitness)} <= set(children)
+        assert strategy.sound(json.loads(json.dumps(memory)))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_whatever_the_strategy_the_same_seed_decides_the_same_and_nothing_is_changed_in_place(name):
+    first = [(m, e, json.dumps(memory)) for _, m, e, memory, _ in rounds(name, 6, lambda rng, slot: float(rng.normal()))]
+    again = [(m, e, json.dumps(memory)) for _, m, e, memory, _ in rounds(name, 6, lambda rng, slot: float(rng.normal()))]
+    assert first == again
+    other = [e for _, _, e, _, _ in rounds(name, 6, lambda rng, slot: float(rng.normal()), seed=1)]
+    assert [e for _, e, _ in first] != other
+    # A memory that was handed over is not written to.
+    memories = [memory for _, _, _, memory, _ in rounds(name, 6, lambda rng, slot: float(rng.normal()))]
+    assert [json.dumps(memory) for memory in memories] == [text for _, _, text in first]

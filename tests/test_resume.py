@@ -49,6 +49,7 @@ VARIANTS = {
     "several steps with one policy": {"steps_per_round": 4},
     "narrow products": {"precision": "bfloat16"},
     "one agent": {"mix": {"diag_ggn": 1}},
+    "a strategy with a memory": {"strategy": "pb2", "steps": 600, "episodes": 1},
     "optimizers of optax": {"mix": {"adam/sgd": 1, "muon": 1}},
 }
 
@@ -127,7 +128,7 @@ def remembering(run):
         rate = best.hyperparameters.actor_learning_rate * len(memory["fitnesses"])
         return memory, [Exploit(worst, best, worst.hyperparameters._replace(actor_learning_rate=rate))]
 
-    return Strategy(lambda: {"fitnesses": []}, evolve)
+    return Strategy(lambda: {"fitnesses": []}, evolve, lambda memory: memory.keys() == {"fitnesses"})
 
 
 def test_what_a_strategy_remembers_outlives_the_process(tmp_path, monkeypatch):

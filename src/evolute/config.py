@@ -126,6 +126,12 @@ class Run:
         "'both'",
         default="both",
     )
+    strategy: str = setting(
+        "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' asks a Gaussian process of what every member gained.",
+        choice("pbt", "pb2"),
+        "'pbt'",
+        default="pbt",
+    )
     truncation: float = setting(
         "Fraction of the population that is replaced at an evolution, at most one half.",
         Rule(lambda x: 0 < x <= 0.5, "above 0 and at most 0.5"),

@@ -1,7 +1,7 @@
 """Who copies whom, and with which hyperparameters: the contract is in base.py."""
 
 from evolute.config import Run
-from evolute.evolution import pbt
+from evolute.evolution import pb2, pbt
 from evolute.evolution.base import Space
 from evolute.evolution.base import Strategy as Strategy
 from evolute.hyperparameters import Hyperparameters
@@ -9,6 +9,8 @@ from evolute.hyperparameters import Hyperparameters
 
 def build(run: Run) -> Strategy:
     """Return the strategy of a run."""
+    if run.strategy == "pb2":
+        return pb2.make(pb2.Options(run.truncation, run.factors), space_of(run))
     return pbt.make(pbt.Options(run.truncation, run.factors), space_of(run))
 
 

@@ -58,6 +58,8 @@ class Strategy(NamedTuple):
     # (memory, all members by slot, streams) -> the memory after this evolution, and the exploits. A member is a child at most
     # once, a parent is sound, and nobody is both.
     evolve: Callable[[Memory, Sequence[Standing], Streams], tuple[Memory, list[Exploit]]]
+    # (anything) -> whether it is a memory of this strategy: it may come from a stranger's checkpoint
+    sound: Callable[[Any], bool]
 
 
 def ranked(standings: Sequence[Standing]) -> list[Standing]:

@@ -28,7 +28,7 @@ def make(options: Options, space: Space) -> Strategy:
             exploits.append(Exploit(child, parent, new))
         return memory, exploits
 
-    return Strategy(dict, evolve)
+    return Strategy(dict, evolve, lambda memory: memory == {})
 
 
 def replaced_count(members: int, truncation: float) -> int:

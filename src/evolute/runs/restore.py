@@ -8,6 +8,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from evolute import evolution
 from evolute.config import Run
 from evolute.environments.spaces import Shape
 from evolute.errors import Damaged, UserError
@@ -31,7 +32,10 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
         UserError: the checkpoint belongs to another configuration, or its numbers cannot be those of this run.
     """
     manifest = checkpoint.manifest
+    strategy = evolution.build(state.run)
     try:
+        if manifest["memory"] and not strategy.sound(manifest["memory"]):
+            raise Damaged("its strategy remembers what it cannot have seen")
         if len(manifest["members"]) != len(state.members):
             raise Damaged(f"it has {len(manifest['members'])} members")
         if checkpoint.interval > state.intervals:

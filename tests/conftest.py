@@ -4,6 +4,8 @@ import os
 import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# As in a run: LAPACK's threads would wait for each other, and a fit of PB2 takes ten times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest

@@ -8,7 +8,8 @@ import pytest
 
 from evolute.commands import cli, flags
 from evolute.commands.foreign import POINTERS
-from evolute.config import Run, to_toml
+from evolute.config import Run
+from evolute.toml import to_toml
 
 TRAIN = ("train", "probe_envs:Limit-v0")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolute import config
+from evolute import toml
 from evolute.config import PRESETS, Run
 from evolute.hyperparameters import BOUNDS, Hyperparameters
 
@@ -118,10 +118,10 @@ def valid_settings(draw):
 def test_a_run_comes_back_from_its_toml(tmp_path_factory, chosen):
     run = Run("Swimmer-v4", **chosen)
     file = tmp_path_factory.mktemp("toml") / "config.toml"
-    file.write_text(config.to_toml(run), encoding="utf-8")
-    again = Run(**config.read(file))
+    file.write_text(toml.to_toml(run), encoding="utf-8")
+    again = Run(**toml.read(file))
     assert again == run
-    assert config.to_toml(again) == config.to_toml(run)
+    assert toml.to_toml(again) == toml.to_toml(run)
     assert {name: getattr(run, name) for name in chosen if name not in ("optimizers", "bounds")} == {
         name: value for name, value in chosen.items() if name not in ("optimizers", "bounds")
     }
@@ -129,8 +129,8 @@ def test_a_run_comes_back_from_its_toml(tmp_path_factory, chosen):
 
 def test_an_infinite_clip_comes_back_from_toml(tmp_path):
     run = Run("Hopper-v4", mix={"kfac": 1}, optimizers={"kfac": {"clip": math.inf}})
-    (tmp_path / "run.toml").write_text(config.to_toml(run))
-    assert Run(**config.read(tmp_path / "run.toml")).optimizers["kfac"]["critic"]["clip"] == math.inf
+    (tmp_path / "run.toml").write_text(toml.to_toml(run))
+    assert Run(**toml.read(tmp_path / "run.toml")).optimizers["kfac"]["critic"]["clip"] == math.inf
 
 
 def test_toml_may_use_lists_for_tuples_and_whole_numbers_for_real_ones(tmp_path):
@@ -138,7 +138,7 @@ def test_toml_may_use_lists_for_tuples_and_whole_numbers_for_real_ones(tmp_path)
         'env = "Hopper-v4"\nactor_layers = [8, 4]\ndiscount = 1\nsteps = 2e6\nmix = {kfac = 2}\n'
         "[optimizers.kfac]\ndamping = 1\n[bounds]\nbatch_size = [64, 512]\n"
     )
-    run = Run(**config.read(tmp_path / "run.toml"))
+    run = Run(**toml.read(tmp_path / "run.toml"))
     assert (run.actor_layers, run.discount, run.steps) == ((8, 4), 1.0, 2_000_000)
     assert (type(run.discount), type(run.steps)) == (float, int)
     assert run.optimizers["kfac"]["actor"]["damping"] == 1.0
@@ -151,7 +151,7 @@ def test_toml_may_use_lists_for_tuples_and_whole_numbers_for_real_ones(tmp_path)
 def test_merging_goes_into_tables_and_replaces_everything_else():
     base = {"steps": 1, "mix": {"adam": 2}, "optimizers": {"kfac": {"damping": 1.0, "clip": 2.0}}, "factors": [0.5]}
     over = {"steps": 3, "mix": {"kfac": 1}, "optimizers": {"kfac": {"damping": 4.0}, "sgd": {}}, "factors": [2.0]}
-    assert config.merge(base, over) == {
+    assert toml.merge(base, over) == {
         "steps": 3,
         "mix": {"kfac": 1},
         "optimizers": {"kfac": {"damping": 4.0, "clip": 2.0}, "sgd": {}},
@@ -164,7 +164,7 @@ def test_an_option_for_both_networks_overrides_those_of_one_network_below_it():
     # A run's own config.toml names every option by network; a flag on top of it must not be lost.
     base = {"optimizers": {"kfac": {"actor": {"damping": 1.0, "clip": 2.0}, "critic": {"damping": 3.0}}}}
     over = {"optimizers": {"kfac": {"damping": 4.0, "critic": {"clip": 5.0}}}}
-    run = Run("Hopper-v4", mix={"kfac": 1}, **config.merge(base, over))
+    run = Run("Hopper-v4", mix={"kfac": 1}, **toml.merge(base, over))
     actor, critic = (run.optimizers["kfac"][role] for role in ("actor", "critic"))
     assert (actor["damping"], actor["clip"], critic["damping"], critic["clip"]) == (4.0, 2.0, 4.0, 5.0)
 

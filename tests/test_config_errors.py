@@ -2,7 +2,7 @@
 
 import pytest
 
-from evolute import config
+from evolute import toml
 from evolute.config import Run
 from evolute.errors import UserError, closest
 
@@ -167,16 +167,16 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, content, parts):
     file = tmp_path / "bad.toml"
     file.write_bytes(content)
     with pytest.raises(UserError) as mistake:
-        config.read(file)
+        toml.read(file)
     for part in [str(file), *parts]:
         assert part in str(mistake.value)
 
 
 def test_a_missing_file_or_a_folder_is_no_configuration(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.toml' does not exist; check the path"):
-        config.read(tmp_path / "nowhere.toml")
+        toml.read(tmp_path / "nowhere.toml")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        config.read(tmp_path)
+        toml.read(tmp_path)
 
 
 def test_the_closest_choice_is_offered_only_where_it_is_close():

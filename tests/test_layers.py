@@ -16,6 +16,7 @@ LAYERS = (
     ("hyperparameters", "presets"),
     ("optimizers",),
     ("config",),
+    ("toml",),
     ("algorithms", "evolution", "environments"),
     ("training",),
     ("state",),

@@ -12,7 +12,7 @@ import pytest
 
 import evolute
 import oracles
-from evolute import algorithms, config, optimizers, options
+from evolute import algorithms, optimizers, options, toml
 from evolute.commands import flags
 from evolute.config import Run
 from evolute.errors import UserError
@@ -131,8 +131,8 @@ def test_numpys_numbers_are_pythons():
 
     run = Run("Hopper-v4", **NUMPYS)
     assert run == Run("Hopper-v4", **python(NUMPYS))
-    assert config.to_toml(run) == config.to_toml(Run("Hopper-v4", **python(NUMPYS)))
-    assert Run(**config.parse(config.to_toml(run), "itself")) == run
+    assert toml.to_toml(run) == toml.to_toml(Run("Hopper-v4", **python(NUMPYS)))
+    assert Run(**toml.parse(toml.to_toml(run), "itself")) == run
     assert "numpy" not in str({type(leaf).__module__ for leaf in jax.tree.leaves(vars(run))})
     json.dumps(vars(run))
 

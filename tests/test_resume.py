@@ -49,6 +49,7 @@ VARIANTS = {
     "several steps with one policy": {"steps_per_round": 4},
     "narrow products": {"precision": "bfloat16"},
     "one agent": {"mix": {"diag_ggn": 1}},
+    "different starts": {"initial": {"actor_learning_rate": (1e-4, 1e-2), "batch_size": (8, 16, 32)}},
     "a strategy with a memory": {"strategy": "pb2", "steps": 600, "episodes": 1},
     "optimizers of optax": {"mix": {"adam/sgd": 1, "muon": 1}},
 }

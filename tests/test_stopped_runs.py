@@ -13,7 +13,7 @@ import shutil
 import pytest
 
 import evolute
-from evolute import Run, RunStopped, UserError, config, engine, resume, resumption, train
+from evolute import Run, RunStopped, UserError, engine, resume, resumption, toml, train
 from evolute.commands import cli
 from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder
@@ -307,7 +307,7 @@ def test_after_nobody_was_left_the_named_settings_may_change_and_the_run_ends(tm
         [event] = [event for event in RunFolder.open(folder).events() if event["event"] == "settings_changed"]
         assert event["interval"] == 1
         assert event["settings"]["optimizers.sgd.actor.learning_rate"] == [1e30, 0.001]
-        assert Run(**config.read(folder / "config.toml")) == Run(**config.parse(manifest(folder, 3)["config"], "it"))
+        assert Run(**toml.read(folder / "config.toml")) == Run(**toml.parse(manifest(folder, 3)["config"], "it"))
     assert differences(run, again) == []
 
 

@@ -27,7 +27,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolute import config, engine, limits
+from evolute import engine, limits, toml
 from evolute.commands import cli, flags
 from evolute.commands.show import show
 from evolute.config import Run
@@ -199,7 +199,7 @@ def hostile_files(data: bytes, value: Any, write: Callable[[Any], bytes], seed: 
 # -------------------------------------------------------------------------------------------------------- configuration
 
 # kfac: optax's optimizers are tried on a tiny network by every Run, which takes a tenth of a second.
-CONFIG = config.to_toml(
+CONFIG = toml.to_toml(
     Run(
         "Hopper-v4",
         mix={"kfac": 1, "diag_ggn": 2, "kfac/diag_ggn": 1},
@@ -211,7 +211,7 @@ CONFIG = config.to_toml(
 
 def accepted(file: Path) -> Run | None:
     """Return the run of a file, None where it is refused. A run that is accepted is modest, and comes back from its own file."""
-    run = read_or_refused(lambda: Run(**config.read(file)))
+    run = read_or_refused(lambda: Run(**toml.read(file)))
     if run is not None:
         assert len(run.kinds) <= limits.MEMBERS
         assert max(*run.actor_layers, *run.critic_layers) <= limits.UNITS
@@ -219,14 +219,14 @@ def accepted(file: Path) -> Run | None:
         assert (
             max(run.optimizers[name][role].get("burn_in", 0) for name in run.optimizers for role in ("actor", "critic")) <= 1_000
         )
-        assert Run(**config.parse(config.to_toml(run), "itself")) == run
+        assert Run(**toml.parse(toml.to_toml(run), "itself")) == run
     return run
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_hostile_configuration_is_a_run_or_refused(tmp_path, seed):
     file, outcomes = tmp_path / "run.toml", set()
-    value = config.parse(CONFIG, "the sound one")
+    value = toml.parse(CONFIG, "the sound one")
     for content in hostile_files(CONFIG.encode(), value, lambda v: tomli_w.dumps(without_null(v)).encode(), seed, 500):
         file.write_bytes(content)
         outcomes.add(accepted(file) is not None)
@@ -249,7 +249,7 @@ anything = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=9), inner, max_size=3)),
     max_leaves=6,
 )
-FIELDS = sorted(config.parse(CONFIG, "the sound one"))
+FIELDS = sorted(toml.parse(CONFIG, "the sound one"))
 
 
 @settings(max_examples=400)
@@ -263,7 +263,7 @@ def test_whatever_a_setting_holds_makes_a_run_or_a_refusal(chosen):
 def test_whatever_bytes_a_configuration_holds_it_is_read_or_refused(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("toml") / "run.toml"
     file.write_bytes(content)
-    read_or_refused(lambda: config.read(file))
+    read_or_refused(lambda: toml.read(file))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_what_asks_for_too_much_is_refused_before_anything_is_allocated(chosen, 
 def test_a_file_that_would_keep_its_parser_busy_is_refused(tmp_path, content, said):
     (tmp_path / "run.toml").write_bytes(content)
     with patience(), pytest.raises(UserError, match=said):
-        config.read(tmp_path / "run.toml")
+        toml.read(tmp_path / "run.toml")
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -564,11 +564,12 @@ def checkpointed(tmp_path_factory):
             member.replay.insert(np.full(2, n), np.zeros(1), 1.0, np.full(2, n + 1), False)
         member.environment_steps = 20
     state.interval = 1
-    state.best = Best(Policy(state.groups[0].actor(0), np.array([-1.0]), np.array([1.0]), TRAINING.env), 1.0, 0, "kfac", 20)
+    actor = [(layer.w, layer.b) for layer in state.groups[0].learner(0).actor]
+    state.best = Best(Policy(actor, np.array([-1.0]), np.array([1.0]), TRAINING.env), 1.0, 0, "kfac", 20)
     fingerprints = {"physics_fingerprint": "0f", "arithmetic_fingerprint": "0f"}
     circumstances = {"versions": {"jax": "1"}, "devices": ["cpu"], "cores": 2, **fingerprints}
     checkpoint.save_replay(folder, state)
-    carried = {"config": config.to_toml(TRAINING), "circumstances": circumstances, "records": {"metrics.jsonl": ""}}
+    carried = {"config": toml.to_toml(TRAINING), "circumstances": circumstances, "records": {"metrics.jsonl": ""}}
     checkpoint.save(folder, state, carried)
     yield folder, state
     engine.close(state)
@@ -578,7 +579,7 @@ def restored(folder: Path, state: State) -> checkpoint.Checkpoint:
     """Restore the newest checkpoint, and do what a run does next with what it brought."""
     found, _ = checkpoint.newest(folder)
     assert found is not None
-    read_or_refused(lambda: Run(**config.parse(found.manifest["config"], "the checkpoint")))
+    read_or_refused(lambda: Run(**toml.parse(found.manifest["config"], "the checkpoint")))
     restore(folder, found, state)
     for member in state.members:
         assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == row_width(2, 1)
@@ -666,7 +667,7 @@ def test_a_huge_file_is_not_even_read(tmp_path, name):
 
     def read() -> None:
         shown(folder)
-        config.read(folder / "config.toml")
+        toml.read(folder / "config.toml")
         Policy.load(folder / "best")
 
     assert memory_of(read) < 2**23
@@ -798,7 +799,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, name):
     with pytest.raises(UserError, match="is no plain file"):
         Policy.load(tmp_path)
     with pytest.raises(UserError, match="is no plain file"):
-        config.read(tmp_path / name)
+        toml.read(tmp_path / name)
 
 
 def test_no_memory_left_is_told_in_one_sentence(capsys, monkeypatch):

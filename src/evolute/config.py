@@ -1,18 +1,12 @@
-"""What a run is: one frozen record and its TOML form; a mistake is one sentence with value, rule and fix."""
+"""What a run is: one frozen record; a mistake is one sentence with value, rule and fix."""
 
 import dataclasses
 import itertools
 import math
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import tomli_w
 
 from evolute import limits, optimizers, options
 from evolute.errors import UserError, closest
-from evolute.files import read_at_most, reason
 from evolute.hyperparameters import BOUNDS, SETTINGS, Hyperparameters
 from evolute.options import Rule, choice, not_negative, positive, setting
 from evolute.presets import PRESETS as PRESETS
@@ -153,6 +147,12 @@ class Run:
         "batch_size=64,512",
         default={},
     )
+    initial: dict[str, Any] = setting(
+        "Where members start, instead of all alike: LOW,HIGH draws log-uniformly, three or more values draw one of them.",
+        _TABLE,
+        "actor_learning_rate=0.0001,0.01",
+        default={},
+    )
     copy_optimizer_state: bool = setting(
         "Copy the optimizer's state when the parent is of the same kind.", options.SWITCH, "true", default=True
     )
@@ -228,6 +228,7 @@ class Run:
         resolved = optimizers.resolve(used, self.optimizers, defaults["learning_rate"])
         object.__setattr__(self, "optimizers", resolved)
         _check_bounds(self)
+        _check_initial(self)
 
     @property
     def kinds(self) -> list[str]:
@@ -252,12 +253,17 @@ class Run:
 
     def perturbed(self, kind: str) -> tuple[str, ...]:
         """Return the hyperparameters that exploration perturbs in a member of this kind."""
-        lacking = {
-            f"{role}_damping"
-            for role, name in zip(optimizers.ROLES, optimizers.networks_of(kind), strict=True)
-            if not optimizers.has_damping(name)
-        }
-        return tuple(name for name in self.perturb if name not in lacking)
+        return tuple(name for name in self.perturb if name not in self._lacking(kind))
+
+    def _lacking(self, kind: str) -> set[str]:
+        """Return the hyperparameters that a member of this kind does not have."""
+        networks = zip(optimizers.ROLES, optimizers.networks_of(kind), strict=True)
+        return {f"{role}_damping" for role, name in networks if not optimizers.has_damping(name)}
+
+    def starts_of(self, kind: str) -> dict[str, tuple[float, ...]]:
+        """Return what each member of this kind draws its first hyperparameters from, by name."""
+        lacking = self._lacking(kind)
+        return {name: given for name, given in self.initial.items() if name not in lacking}
 
     def bounds_of(self, name: str) -> tuple[float, float]:
         """Return the least and the largest value of a hyperparameter."""
@@ -297,7 +303,7 @@ def _check(run: Run) -> None:
                 f"not more than the {run.learning_starts} of learning_starts, so nothing would be learnt; "
                 "raise steps or lower learning_starts."
             )
-    for name in (*run.perturb, *run.bounds):
+    for name in (*run.perturb, *run.bounds, *run.initial):
         if name not in Hyperparameters._fields:
             raise UserError(
                 f"{name!r} is no hyperparameter{closest(name, Hyperparameters._fields)}; "
@@ -323,7 +329,7 @@ def _check_bounds(run: Run) -> None:
         run.bounds["batch_size"] = (min(low, run.buffer_size), run.buffer_size)
     for kind in run.mix if len(run.kinds) > 1 else ():
         start = run.initial_hyperparameters(kind)
-        for name in run.perturbed(kind):
+        for name in (name for name in run.perturbed(kind) if name not in run.initial):
             low, high = run.bounds_of(name)
             if not low <= getattr(start, name) <= high:
                 raise UserError(
@@ -332,69 +338,26 @@ def _check_bounds(run: Run) -> None:
                 )
 
 
-# --------------------------------------------------------------------------------------------------------------- TOML
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` on top; tables are merged key by key, except a mix, which replaces the whole.
-
-    An optimizer's option for both networks also replaces what lies below for each network.
-    """
-    merged = dict(base)
-    for name, value in over.items():
-        old = merged.get(name)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and name != "mix":
-            value = merge(_uncovered(old, value), value)
-        merged[name] = value
-    return merged
-
-
-def _uncovered(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's options less those of a single network that `over` sets for both."""
-    left = dict(base)
-    for role in optimizers.ROLES:
-        if isinstance(own := left.get(role), Mapping):
-            left[role] = {option: value for option, value in own.items() if option not in over}
-    return left
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return the settings of a TOML file; raises UserError where it is missing, unreadable, or has an unknown key."""
-    where = f"the configuration file {str(path)!r}"
-    try:
-        text = read_at_most(path, limits.CONFIG_BYTES).decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{where} does not exist; check the path.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{where} is not UTF-8 text; save it as such.") from None
-    except UserError:
-        raise
-    # ValueError: a path with a character that none may have.
-    except (OSError, ValueError) as error:
-        raise UserError(f"{where} cannot be read: {reason(error)}; check the path.") from None
-    return parse(text, where)
-
-
-def parse(text: str, where: str) -> dict[str, Any]:
-    """Return the settings of TOML text; raises UserError, which names `where` it is from, as `read` does."""
-    if len(text) > limits.CONFIG_BYTES:
-        raise UserError(f"{where} has {len(text):,} characters; it must have at most {limits.CONFIG_BYTES:,}, so shorten it.")
-    # Only a line feed ends a line: a quoted key may hold what else would split text into lines.
-    if any(len(line) > limits.CONFIG_LINE for line in text.split("\n")):
-        raise UserError(f"{where} has a line of more than {limits.CONFIG_LINE} characters; break it.")
-    try:
-        settings = tomllib.loads(text)
-    except RecursionError:
-        raise UserError(f"{where} nests too deeply; write it flat.") from None
-    except ValueError as error:  # TOMLDecodeError is one; so are a date without a day, and a number of thousands of digits
-        raise UserError(f"{where} is not valid TOML: {error}.") from None
-    known = [field.name for field in dataclasses.fields(Run)]
-    for name in settings:
-        if name not in known:
-            raise UserError(f"unknown key {name!r} in {where}{closest(name, known)}; see `evolute train --help`.")
-    return settings
-
-
-def to_toml(run: Run) -> str:
-    """Return the run as TOML that gives the same run when read again."""
-    return tomli_w.dumps(vars(run))
+def _check_initial(run: Run) -> None:
+    for name, given in run.initial.items():
+        whole, own = name == "batch_size", SETTINGS[name]
+        ok = isinstance(given, list | tuple) and 2 <= len(given) <= limits.ENTRIES and all(type(x) in (int, float) for x in given)
+        if not ok or not all(0 < x < math.inf for x in given) or (len(given) == 2 and given[0] > given[1]):
+            raise UserError(
+                f"initial.{name} is {options.shown(given)}; it must be two positive numbers, least first, or three or more to "
+                f"choose from, such as {'64, 512' if whole else '0.0001, 0.01'}."
+            )
+        run.initial[name] = tuple(options.checked(f"a start of {name}", x, int if whole else float, own) for x in given)
+        if not any(name in run.starts_of(kind) for kind in run.mix):
+            raise UserError(f"initial.{name} is given, and no kind of the mix has it; leave it out or add one, such as kfac=1.")
+        low, high = run.bounds_of(name)
+        if name in run.perturb and len(run.kinds) > 1 and not low <= min(given) <= max(given) <= high:
+            raise UserError(
+                f"initial.{name} is {options.shown(tuple(given))}, outside its bounds {low:g} to {high:g}; change it or set "
+                f"bounds.{name}."
+            )
+        if whole and max(given) > run.buffer_size:
+            raise UserError(
+                f"initial.batch_size goes up to {max(given)}, more than the {run.buffer_size} transitions of the buffer; "
+                "lower it or raise buffer_size."
+            )

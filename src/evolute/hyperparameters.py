@@ -3,6 +3,8 @@
 They are data: arguments of the compiled programs, never constants in them. Changing one does not recompile.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +68,23 @@ BOUNDS: dict[str, tuple[float, float]] = {
 for _declared in (SETTINGS, BOUNDS):
     if tuple(_declared) != Hyperparameters._fields:
         raise TypeError(f"hyperparameters {Hyperparameters._fields} need a setting and bounds each, not {tuple(_declared)}.")
+
+
+def drawn(start: Hyperparameters, starts: Mapping[str, Sequence[float]], rng: np.random.Generator) -> Hyperparameters:
+    """Return a member's first hyperparameters: those of `starts` are drawn, the others are those of `start`.
+
+    Two values are a range, from which a value is drawn log-uniformly; of three or more one is drawn. The generator is consumed,
+    in the record's order, so that what the user names first changes nothing.
+    """
+    found: dict[str, float] = {}
+    for name in (n for n in Hyperparameters._fields if n in starts):
+        values = starts[name]
+        if len(values) > 2:
+            found[name] = values[int(rng.integers(len(values)))]
+        else:
+            value = math.exp(rng.uniform(math.log(values[0]), math.log(values[1])))
+            found[name] = min(max(round(value) if name == "batch_size" else value, values[0]), values[1])
+    return start._replace(**found)
 
 
 def as_array(members: list[Hyperparameters]) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evolute import config, engine
+from evolute import engine, toml
 from evolute.config import Run
 from evolute.environments.gym import UNREPEATABLE, check_import
 from evolute.errors import UserError
@@ -103,7 +103,7 @@ def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tu
     found, damages = checkpoint.newest(folder.path)
     kept = settings_of(found) if found else None
     try:
-        run = Run(**config.read(folder.path / CONFIG_FILE))
+        run = Run(**toml.read(folder.path / CONFIG_FILE))
     except UserError as mistake:
         if kept is None:
             raise
@@ -129,7 +129,7 @@ def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tu
 def settings_of(found: Checkpoint) -> Run:
     """Return what a checkpoint's run was trained with; raises UserError where this version cannot read it."""
     try:
-        return Run(**config.parse(found.manifest["config"], "the checkpoint"))
+        return Run(**toml.parse(found.manifest["config"], "the checkpoint"))
     except UserError as mistake:
         raise UserError(f"{mistake} The checkpoint was written by {checkpoint.written_by(found.manifest)}; use that.") from None
 

@@ -97,7 +97,7 @@ def _shown_default(value: Any, unit: str) -> str:
 
 def settings_of(flags: Any) -> dict[str, Any]:
     """Return the settings of the configuration file with the flags on top."""
-    from evolute import config
+    from evolute import config, toml
 
     hints = typing.get_type_hints(config.Run)
     given: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def settings_of(flags: Any) -> dict[str, Any]:
         elif hint is not str:
             value = value_of(value)
         given[field.name] = value
-    return config.merge(config.read(flags.config) if flags.config else {}, given)
+    return toml.merge(toml.read(flags.config) if flags.config else {}, given)
 
 
 def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, Any]:

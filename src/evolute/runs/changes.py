@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from evolute import limits
-from evolute.config import Run, to_toml
+from evolute.config import Run
 from evolute.state import State
+from evolute.toml import to_toml
 
 # Options of every optimizer, and other settings, that may change once nobody was left.
 FREE_OPTIONS = ("learning_rate", "damping", "clip")

@@ -151,7 +151,7 @@ class RunFolder:
 
     def carried(self, run: "Run") -> dict[str, Any]:
         """Return what every checkpoint carries of this folder, so that it can be brought back to where the checkpoint is."""
-        from evolute.config import to_toml
+        from evolute.toml import to_toml
 
         try:
             records = {name: (self.path / name).read_text("utf-8", "replace") for name in (METRICS_FILE, EVENTS_FILE)}
@@ -166,7 +166,7 @@ class RunFolder:
 
     def write_config(self, run: "Run") -> None:
         """Replace config.toml."""
-        from evolute.config import to_toml
+        from evolute.toml import to_toml
 
         write_whole(self.path / CONFIG_FILE, to_toml(run).encode())
 

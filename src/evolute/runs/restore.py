@@ -83,7 +83,7 @@ def _hyperparameters(member: Member, given: dict[str, Any], run: Run) -> Hyperpa
     """Return a member's hyperparameters; one that another version did not have starts as in a new run."""
     known = {name: value for name, value in given.items() if name in Hyperparameters._fields}
     hyper = run.initial_hyperparameters(member.kind)._replace(**known)
-    most = max(run.batch_size, run.bounds_of("batch_size")[1])
+    most = max(run.batch_size, run.bounds_of("batch_size")[1], *run.initial.get("batch_size", ()))
     if type(hyper.batch_size) is not int or not 1 <= hyper.batch_size <= most:
         raise Damaged(f"member {member.slot} has a batch size of {hyper.batch_size}")
     for name, value in hyper._asdict().items():

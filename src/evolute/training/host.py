@@ -13,6 +13,7 @@ from evolute.algorithms.base import Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
 from evolute.errors import EnvironmentFault
+from evolute.hyperparameters import drawn
 from evolute.policy import Policy
 from evolute.training import evaluate, health, placement, randomness
 from evolute.training.evaluate import Evaluation
@@ -42,7 +43,8 @@ def new_member(run: Run, slot: int, kind: str, lane: int) -> Member:
     """Return a member before its first step."""
     environment = Environment(run.env, run.time_limit)
     buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
-    member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer, lane)
+    hyper = drawn(run.initial_hyperparameters(kind), run.starts_of(kind), stream(run, slot, 0, Purpose.START))
+    member = Member(slot, kind, hyper, environment, buffer, lane)
     member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
     return member
 

@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     EXPLORE = 8
     FINAL_EVALUATION = 9
     REBUILD = 10
+    START = 11
 
 
 # A stream that belongs to the whole population rather than to one member.

@@ -4,7 +4,7 @@ They are data: arguments of the compiled programs, never constants in them. Chan
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,14 +70,18 @@ for _declared in (SETTINGS, BOUNDS):
         raise TypeError(f"hyperparameters {Hyperparameters._fields} need a setting and bounds each, not {tuple(_declared)}.")
 
 
+def ordered(names: Collection[str]) -> list[str]:
+    """Return names of hyperparameters in the record's order, not the user's, so that the same set gives the same draws."""
+    return [name for name in Hyperparameters._fields if name in names]
+
+
 def drawn(start: Hyperparameters, starts: Mapping[str, Sequence[float]], rng: np.random.Generator) -> Hyperparameters:
     """Return a member's first hyperparameters: those of `starts` are drawn, the others are those of `start`.
 
-    Two values are a range, from which a value is drawn log-uniformly; of three or more one is drawn. The generator is consumed,
-    in the record's order, so that what the user names first changes nothing.
+    Two values are a range, from which a value is drawn log-uniformly; of three or more one is drawn. The generator is consumed.
     """
     found: dict[str, float] = {}
-    for name in (n for n in Hyperparameters._fields if n in starts):
+    for name in ordered(starts):
         values = starts[name]
         if len(values) > 2:
             found[name] = values[int(rng.integers(len(values)))]

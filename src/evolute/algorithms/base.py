@@ -71,11 +71,9 @@ class Algorithm(NamedTuple):
     networks: Callable[[Learner], Mapping[str, Any]]
     # (actor, obs [O], hyperparameters, standard normal noise [A]) -> an action [A] in [-1, 1] for training
     explore: Callable[[MLP, jax.Array, Hyperparameters, jax.Array], jax.Array]
-    # (learner, batch, hyperparameters, standard normal noise [B, `noise`], updates done so far by the group, shared by all
-    # its members) -> the learner after one update and its sums
+    # (learner, batch, hyperparameters, standard normal noise [B, A], updates done so far by the group, shared by all its
+    # members) -> the learner after one update and its sums
     learn: Callable[[Learner, Batch, Hyperparameters, jax.Array, jax.Array], tuple[Learner, Sums]]
     # In turn: for how many batches, and (learner, batch, hyperparameters, noise) -> the learner whose curvature optimizers have
     # gathered the batch. Empty where no optimizer gathers curvature.
     burn_ins: tuple[tuple[int, Callable[[Learner, Batch, Hyperparameters, jax.Array], Learner]], ...]
-    # Numbers of noise per transition of a batch.
-    noise: int

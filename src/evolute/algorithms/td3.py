@@ -49,7 +49,7 @@ def delayed_parts(learner: Learner) -> dict[str, Any]:
 
 
 def make(settings: Settings) -> Algorithm:
-    """Return TD3 as an settings."""
+    """Return TD3 as an algorithm."""
     return Algorithm(
         observations=settings.observations,
         actions=settings.actions,
@@ -60,7 +60,6 @@ def make(settings: Settings) -> Algorithm:
         explore=explore,
         learn=partial(learn, settings=settings),
         burn_ins=tuple((count, partial(burn_in, settings=wanted)) for count, wanted in burn_ins(settings)),
-        noise=settings.actions,
     )
 
 
@@ -205,7 +204,7 @@ def learn(
 
 
 def without_infinite_losses(sums: Sums, contained: str, networks: int) -> Sums:
-    """Return an update's sums with the losses of its networks instead of adding them where one is not finite.
+    """Return an update's sums; where a loss of its networks is not finite, the losses are counted instead of added.
 
     Args:
         sums: of the critics or of the actor.

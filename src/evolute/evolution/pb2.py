@@ -12,7 +12,7 @@ import numpy as np
 
 from evolute.evolution import gaussian, pbt
 from evolute.evolution.base import Exploit, Memory, Space, Standing, Strategy, Streams
-from evolute.hyperparameters import Hyperparameters
+from evolute.hyperparameters import ordered
 
 # Observations of a kind that are remembered, and how many there must be before the process is believed.
 REMEMBERED, ENOUGH = 1_000, 6
@@ -45,7 +45,7 @@ def make(options: Options, space: Space) -> Strategy:
         exploits, before = [], {str(s.slot): s.fitness for s in standings if math.isfinite(s.fitness)}
         time = int(memory["time"]) + 1
         for child, parent in pbt.select(standings, options.truncation, streams.select):
-            names, rng = _ordered(space.perturbed[child.kind]), streams.explore[child.slot]
+            names, rng = ordered(space.perturbed[child.kind]), streams.explore[child.slot]
             start = parent.hyperparameters if child.kind == parent.kind else child.hyperparameters
             if names and len(rows[child.kind]) >= ENOUGH:
                 bandit = bandits.get(child.kind) or learnt(np.array(rows[child.kind]))
@@ -80,7 +80,7 @@ def observed(memory: Memory, standings: Sequence[Standing], kind: str, space: Sp
     Returns:
         Rows of time, fitness before, hyperparameters in [0, 1], gained fitness; the newest last.
     """
-    names, rows = _ordered(space.perturbed[kind]), list(memory["rows"][kind])
+    names, rows = ordered(space.perturbed[kind]), list(memory["rows"][kind])
     for standing in standings:
         before = memory["before"].get(str(standing.slot))
         if standing.kind == kind and before is not None and math.isfinite(standing.fitness):
@@ -155,11 +155,6 @@ def values(point: np.ndarray, names: Sequence[str], bounds: Mapping[str, tuple[f
         value = min(max(math.exp(math.log(low) + share * (math.log(high) - math.log(low))), low), high)
         found[name] = min(max(round(value), math.ceil(low)), math.floor(high)) if name == "batch_size" else value
     return found
-
-
-def _ordered(names: Sequence[str]) -> list[str]:
-    # By the record's order, not the user's, so that the same set of names gives the same run.
-    return [name for name in Hyperparameters._fields if name in names]
 
 
 def _finite(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evolute.evolution.base import Exploit, Memory, Space, Standing, Strategy, Streams, ranked
-from evolute.hyperparameters import Hyperparameters
+from evolute.hyperparameters import Hyperparameters, ordered
 
 
 class Options(NamedTuple):
@@ -67,8 +67,7 @@ def explore(
 ) -> Hyperparameters:
     """Return the hyperparameters with each named one multiplied by its own random factor, within its bounds (E19)."""
     changed = {}
-    # Draws follow the record's order, not the user's, so that the same set of names gives the same run.
-    for name in (n for n in Hyperparameters._fields if n in names):
+    for name in ordered(names):
         low, high = bounds[name]
         value = min(max(getattr(start, name) * factors[int(rng.integers(len(factors)))], low), high)
         changed[name] = _whole(value, getattr(start, name), low, high) if name == "batch_size" else value

@@ -58,7 +58,7 @@ def made(name, time_limit=0.0):
 
 
 def process(environment):
-    return environment._env._process.pid
+    return environment._env._child.pid
 
 
 def is_running(number):
@@ -179,7 +179,7 @@ from evolute.interruption import interruptible
 with interruptible():
     environment = Environment(sys.argv[1], time_limit=300)
     high, low = environment.reset(0)
-    print(environment._env._process.pid, int(high) * 1000 + int(low), flush=True)
+    print(environment._env._child.pid, int(high) * 1000 + int(low), flush=True)
     if sys.argv[2] == "exit":
         threading.Timer(1, os._exit, (0,)).start()
     environment.step(numpy.zeros(1, numpy.float32))

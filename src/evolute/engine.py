@@ -1,4 +1,4 @@
-"""The loop: rollout and learn, evaluate, evolve, record."""
+"""The loop between intervals: train, rank, evolve, record."""
 
 import contextlib
 import math
@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from evolute import evolution
-from evolute.algorithms.base import Sums
 from evolute.config import Run
-from evolute.environments.gym import Environment
 from evolute.errors import RunStopped, UserError
 from evolute.evolution.base import Exploit, Streams
 from evolute.runs import cautions, changes, checkpoint, rows
 from evolute.runs.folder import CONFIG_FILE, RunFolder, check_outs
 from evolute.runs.writing import save, write
-from evolute.state import Best, Note, Observer, Progress, Result, State
-from evolute.training import evaluate, host, placement
-from evolute.training.host import Outcome
-from evolute.training.randomness import POPULATION, Purpose
+from evolute.state import Best, Note, Observer, Progress, Result, State, new_profile
+from evolute.training import processes, worker
+from evolute.training.randomness import POPULATION, Purpose, stream
+from evolute.training.worker import Orders, Outcome, Trained, Worker
 
 
-def train(run: Run, out: str | Path | None = None, observer: Observer | None = None, note: Note = warnings.warn) -> Result:
+def train(
+    run: Run,
+    out: str | Path | None = None,
+    observer: Observer | None = None,
+    note: Note = warnings.warn,
+    workers: int = 1,
+) -> Result:
     """Train a population from start to end.
 
     Args:
@@ -32,6 +36,8 @@ def train(run: Run, out: str | Path | None = None, observer: Observer | None = N
         out: a folder for the run's records and checkpoints, which must not hold a run yet; None writes nothing.
         observer: is told of progress. What it raises stops the run between two steps; `resume` goes on from the last checkpoint.
         note: is told what somebody should know of the environment and the settings, one sentence each.
+        workers: processes of this machine over which the members are dealt; on a CPU the numbers do not depend on it. 1 trains
+            in this process. A script that asks for more begins under `if __name__ == "__main__":`.
 
     Returns:
         The result; the best policy's final evaluation is on fresh episodes.
@@ -40,7 +46,7 @@ def train(run: Run, out: str | Path | None = None, observer: Observer | None = N
         UserError: the environment cannot be used, or the folder already holds a run.
         RunStopped: the run cannot go on, although nothing is wrong with its settings.
     """
-    return train_seeds(run, [run.seed], None if out is None else [out], observer, note)[0]
+    return train_seeds(run, [run.seed], None if out is None else [out], observer, note, workers)[0]
 
 
 def train_seeds(
@@ -49,6 +55,7 @@ def train_seeds(
     outs: Sequence[str | Path] | None = None,
     observer: Observer | None = None,
     note: Note = warnings.warn,
+    workers: int = 1,
 ) -> list[Result]:
     """Train independent populations side by side in one program, which differ by their seed alone.
 
@@ -60,6 +67,7 @@ def train_seeds(
         outs: a folder for each, as in `train`; None writes nothing.
         observer: is told of the progress of each.
         note: as in `train`.
+        workers: as in `train`.
 
     Returns:
         The results, in the order of the seeds.
@@ -73,19 +81,21 @@ def train_seeds(
     paths = [] if outs is None else [path.absolute() for path in check_outs(outs, len(seeds))]
     runs = [replace(run, seed=seed) for seed in seeds]
     with contextlib.ExitStack() as stack:
-        placement.use_all_cores(len(run.kinds) * len(runs))
-        states = start(runs)
-        for state in states:
-            stack.callback(close, state)
-        notes = cautions.at_start(run, states[0].evaluation_environment.facts)
+        states, crew = start(runs, workers, note, kept=bool(paths))
+        stack.callback(close, crew)
+        notes = cautions.at_start(run, states[0].facts)
         folders = [stack.enter_context(RunFolder.create(path, one, notes)) for path, one in zip(paths, runs, strict=bool(paths))]
         for sentence in folders[0].notes if folders else notes:
             note(sentence)
-        return go_on(states, folders or [None] * len(runs), observer, note)
+        return go_on(states, crew, folders or [None] * len(runs), observer, note)
 
 
 def go_on(
-    states: list[State], folders: Sequence[RunFolder | None], observer: Observer | None, note: Note = warnings.warn
+    states: list[State],
+    crew: Sequence[Worker],
+    folders: Sequence[RunFolder | None],
+    observer: Observer | None,
+    note: Note = warnings.warn,
 ) -> list[Result]:
     """Train populations that stand at the same interval from there to the end."""
     clock = states[0]
@@ -97,145 +107,150 @@ def go_on(
         if observer is not None:
             observer(Progress(state, steps, time.perf_counter() - began, metrics, events, len(states)))
 
-    def tick(steps: int) -> None:
+    def tick(done: int) -> None:
         for state in states:
-            tell(state, steps, [], [])
+            tell(state, clock.steps_done + done, [], [])
 
     for state, folder in zip(states, folders, strict=True):
         if not state.evolved and state.interval < state.intervals:
             # The run had ended here and was extended: nobody was left to be trained by this evolution then.
-            events = [rows.event_row(state, exploit) for exploit in evolve_members(state)]
+            events = [rows.event_row(state, exploit) for exploit in evolve_members(state, crew)]
             write(state, folder, [], events)
             tell(state, state.steps_done, [], events)
     while clock.interval < clock.intervals:
-        try:
-            sums = rollout_and_learn(states, tick)
-        except RunStopped:
-            for state, folder in zip(states, folders, strict=True):
-                write(state, folder, [], rows.trouble_rows(state, state.interval + 1))
-            raise
-        stops = []
-        for state, folder, of_state in zip(states, folders, sums, strict=True):
+        trained, stops = train_interval(states, crew, tick), []
+        for state, folder in zip(states, folders, strict=True):
             try:
-                end_interval(state, folder, of_state, tell, began)
+                end_interval(state, crew, folder, trained, tell, began)
             except RunStopped as stop:
                 # The others' checkpoints are written first.
                 stops.append(stop)
         if stops:
             raise stops[0]
-    return [finish(state, folder, time.perf_counter() - began) for state, folder in zip(states, folders, strict=True)]
+    return [finish(state, crew, folder, time.perf_counter() - began) for state, folder in zip(states, folders, strict=True)]
 
 
-def end_interval(state: State, folder: RunFolder | None, sums: list[Sums], tell: Any, began: float) -> None:
-    """Evaluate, evolve, record and checkpoint one population after its members took their steps.
+def start(
+    runs: Sequence[Run], workers: int = 1, note: Note = warnings.warn, kept: bool = False
+) -> tuple[list[State], list[Worker]]:
+    """Return populations before their first step, and their crew, the workers that train them.
+
+    Args:
+        runs: they differ by their seed alone.
+        workers: how many processes train; 1 for this one.
+        note: is told where a process was lost and replaced.
+        kept: whether the runs are checkpointed, so that what a lost process had can be restored.
+    """
+    crew = processes.start(runs, workers, note, kept)
+    states = []
+    for number, run in enumerate(runs):
+        members = [new_profile(run, slot, kind) for slot, kind in enumerate(run.kinds)]
+        states.append(State(run, members, crew[0].facts, evolution.build(run).init(), number))
+    return states, crew
+
+
+def train_interval(states: Sequence[State], crew: Sequence[Worker], tick: Callable[[int], None]) -> Trained:
+    """Let every member take its steps of this interval, and evaluate it; return what came of it."""
+    clock, orders = states[0], {}
+    for state in states:
+        # Common to all members of a population, and fresh each interval.
+        seeds = episode_seeds(state, state.interval, Purpose.EVALUATE, state.run.episodes)
+        orders |= {state.lane(member.slot): Orders(member.hyperparameters, seeds) for member in state.members}
+    waits = [one.train(clock.interval, {lane: orders[lane] for lane in one.lanes}, tick) for one in crew]
+    return worker.together([wait() for wait in waits])
+
+
+def end_interval(
+    state: State, crew: Sequence[Worker], folder: RunFolder | None, trained: Trained, tell: Any, began: float
+) -> None:
+    """Rank, evolve, record and checkpoint one population after an interval.
 
     Raises:
-        RunStopped: nobody is left in it, or a file cannot be written.
+        RunStopped: a member could not end the interval, nobody is left, or a file cannot be written.
     """
-    try:
-        outcomes = evaluate_members(state, sums)
-    except RunStopped:
+    outcomes = take_in(state, trained)
+    if len(outcomes) < len(state.members):
         write(state, folder, [], rows.trouble_rows(state, state.interval + 1))
-        raise
+        raise RunStopped(trained.stops[0])
     state.interval += 1
     state.evolved = False
+    shared = worker.shared(crew, state.lanes)
     if folder is not None:
-        save(state, folder, lambda: checkpoint.save_replay(folder.path, state))
-    exploits = evolve_members(state) if state.interval < state.intervals else []
+        save(state, folder, lambda: [one.save_replay(folder.path, own, state.interval) for one, own in shared])
+    exploits = evolve_members(state, crew) if state.interval < state.intervals else []
     metrics, events = rows.interval_rows(state, outcomes, exploits)
     write(state, folder, metrics, events)
     if all(member.quarantined is not None for member in state.members):
         tell(state, state.steps_done, metrics, events)
         # Before a checkpoint: there is nothing in it that could go on.
         if folder is None:
-            raise RunStopped(rows.nobody_left(state.members))
+            raise RunStopped(rows.nobody_left(state))
         folder.append_events([rows.nobody_left_row(state, state.interval, changes.digest_without_length(state.run))])
-        raise RunStopped(rows.nobody_left(state.members, f" in {str(folder.path / CONFIG_FILE)!r}"))
+        raise RunStopped(rows.nobody_left(state, f" in {str(folder.path / CONFIG_FILE)!r}"))
     if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
         state.earlier_seconds = time.perf_counter() - began
-        save(state, folder, lambda: checkpoint.save(folder.path, state, folder.carried(state.run)))
+        save(state, folder, lambda: save_checkpoint(state, shared, folder))
     tell(state, state.steps_done, metrics, events)
 
 
-def start(runs: Sequence[Run]) -> list[State]:
-    """Return populations before their first step; their runs differ by the seed alone, and they share groups."""
-    size = len(runs[0].kinds)
-    members = [
-        [host.new_member(run, slot, kind, number * size + slot) for slot, kind in enumerate(run.kinds)]
-        for number, run in enumerate(runs)
-    ]
-    groups = host.make_groups(runs, [member for own in members for member in own])
-    return [
-        State(run, own, groups, Environment(run.env, run.time_limit), evolution.build(run).init())
-        for run, own in zip(runs, members, strict=True)
-    ]
+def save_checkpoint(state: State, shared: Sequence[tuple[Worker, list[int]]], folder: RunFolder) -> None:
+    """Write a checkpoint of one population, whose members the workers share."""
+    saved = {}
+    for one, own in shared:
+        saved |= one.save(folder.path, own, state.interval)
+    checkpoint.save(folder.path, state, saved, folder.carried(state.run))
 
 
-def rollout_and_learn(states: list[State], tell: Callable[[int], None]) -> list[list[Sums]]:
-    """Let every member take its steps of this interval; return the updates' sums by population and slot."""
-    clock, run = states[0], states[0].run
-    members = [member for state in states for member in state.members]
-    crews = host.begin_interval([state.run for state in states], members, clock.groups, clock.interval)
-    length = min(run.interval, run.steps - clock.steps_done)
-    sums, seconds = host.rollout_and_learn(run, crews, length, lambda done: tell(clock.steps_done + done))
-    for state in states:
-        for phase, spent in seconds.items():
-            # Populations side by side share these phases.
-            state.seconds[phase] += spent
-    return [[sums[member.lane] for member in state.members] for state in states]
-
-
-def evaluate_members(state: State, sums: list[Sums]) -> list[Outcome]:
-    """Play deterministic episodes with every member, on seeds common to all and fresh each interval; keep the best policy."""
-    began = time.perf_counter()
-    rng = host.stream(state.run, POPULATION, state.interval, Purpose.EVALUATE)
-    seeds = rng.integers(2**31, size=state.run.episodes).tolist()
+def take_in(state: State, trained: Trained) -> list[Outcome]:
+    """Take in what came of the members' interval, and keep the best policy; return the outcomes of those that ended it."""
     outcomes = []
-    for member, learnt in zip(state.members, sums, strict=True):
-        group, environment = state.group_of(member), state.evaluation_environment
-        outcome = host.evaluate_member(member, group, state.run.env, environment, seeds, learnt)
+    for member, lane in zip(state.members, state.lanes, strict=True):
+        member.suffer(trained.troubles[lane])
+        if lane not in trained.outcomes:
+            continue
+        outcome = trained.outcomes[lane]
         outcomes.append(outcome)
-        state.quarantines += member.quarantined is not None
+        member.advance(outcome)
+        state.quarantines += outcome.quarantined
         if math.isfinite(member.fitness) and (state.best is None or member.fitness > state.best.fitness):
             state.best = Best(outcome.policy, member.fitness, member.slot, member.kind, member.environment_steps)
-    state.seconds["evaluate"] += time.perf_counter() - began
+    for phase, spent in trained.seconds.items():
+        # Populations side by side share these phases.
+        state.seconds[phase] += spent
     return outcomes
 
 
-def evolve_members(state: State) -> list[Exploit]:
+def evolve_members(state: State, crew: Sequence[Worker]) -> list[Exploit]:
     """Let the worst members become perturbed copies of the best ones, and return who copied whom."""
     began = time.perf_counter()
     run, exploits = state.run, []
     # Before every member has learnt, fitness says nothing of optimizers or hyperparameters.
     if all(member.gradient_steps for member in state.members):
-        select = host.stream(run, POPULATION, state.interval, Purpose.SELECT)
-        explore = [host.stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
+        select = stream(run, POPULATION, state.interval, Purpose.SELECT)
+        explore = [stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
         standings = [member.standing for member in state.members]
         state.memory, exploits = evolution.build(run).evolve(state.memory, standings, Streams(select, explore))
         for exploit in exploits:
-            copy_member(state, exploit)
+            copy_member(state, crew, exploit)
     state.evolved = True
     state.seconds["evolve"] += time.perf_counter() - began
     return exploits
 
 
-def copy_member(state: State, exploit: Exploit) -> None:
+def copy_member(state: State, crew: Sequence[Worker], exploit: Exploit) -> None:
     """Carry out an exploit; the optimizer's state is copied between equal kinds if configured."""
-    child, parent = state.members[exploit.child.slot], state.members[exploit.parent.slot]
+    child, parent = state.lane(exploit.child.slot), state.lane(exploit.parent.slot)
     reset = not (exploit.same_kind and state.run.copy_optimizer_state)
-    host.copy(child, state.group_of(child), parent, state.group_of(parent), reset)
-    child.hyperparameters = exploit.hyperparameters
+    worker.of(crew, child).take(child, worker.of(crew, parent).give(parent), reset)
+    profile = state.members[exploit.child.slot]
+    profile.parent, profile.hyperparameters = exploit.parent.slot, exploit.hyperparameters
 
 
-def finish(state: State, folder: RunFolder | None, wall_seconds: float) -> Result:
+def finish(state: State, crew: Sequence[Worker], folder: RunFolder | None, wall_seconds: float) -> Result:
     """Evaluate the best policy on fresh episodes and write the result."""
     run, best = state.run, state.best
     assert best is not None, "a run in which every member was in quarantine has stopped"
-    rng = host.stream(run, POPULATION, 0, Purpose.FINAL_EVALUATION)
-    seeds = rng.integers(2**31, size=run.final_episodes).tolist()
-    faulted = evaluate.tolerate(run.max_faults)
-    evaluate.rebuild(state.evaluation_environment, faulted)
-    evaluation = evaluate.by_episodes(state.evaluation_environment, best.policy.unit_action, seeds, faulted)
+    evaluation = crew[0].play(best.policy, episode_seeds(state, 0, Purpose.FINAL_EVALUATION, run.final_episodes))
     leaderboard = rows.leaderboard(state.members)
     summary = rows.summary(state, best, evaluation, leaderboard, len(state.lineage), wall_seconds)
     if folder is not None:
@@ -243,8 +258,12 @@ def finish(state: State, folder: RunFolder | None, wall_seconds: float) -> Resul
     return Result(best.policy, evaluation, leaderboard, state.lineage, summary, folder.path if folder is not None else None)
 
 
-def close(state: State) -> None:
-    """Release the environments."""
-    for member in state.members:
-        member.environment.close()
-    state.evaluation_environment.close()
+def episode_seeds(state: State, interval: int, purpose: Purpose, count: int) -> list[int]:
+    """Return seeds of episodes that a population plays."""
+    return stream(state.run, POPULATION, interval, purpose).integers(2**31, size=count).tolist()
+
+
+def close(crew: Sequence[Worker]) -> None:
+    """Release environments and processes."""
+    for one in crew:
+        one.close()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from evolute.errors import RunStopped, UserError
 
+# Of a run folder, for the parts of checkpoints.
+CHECKPOINT_FOLDER, REPLAY_FOLDER = "checkpoints", "replay"
+
 # What a file system answers that cannot do something at all, as against one that failed to do it.
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
 # The same of bringing a folder's names to the disk: some want folders to be open for writing, or let nobody open them.

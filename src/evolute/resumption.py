@@ -29,6 +29,7 @@ def resume(
     allow_version_change: bool = False,
     allow_import: str | None = None,
     note: Callable[[str], None] | None = None,
+    workers: int = 1,
 ) -> Result:
     """Go on with a run that was stopped, or make a run longer.
 
@@ -42,6 +43,7 @@ def resume(
         allow_import: the module that the run's environment may be imported from, if its id names one.
         note: is told where the run goes on, what was found damaged and what has changed, one sentence each. Without it damage and
             changes are warnings, and where the run goes on is not said.
+        workers: as in `train`; it may be another number than before.
 
     Returns:
         The result, as of `train`.
@@ -58,6 +60,7 @@ def resume(
         notes: list[str] = []
         run, found = where_to_go_on(folder, steps, notes)
         check_import(run.env, allow_import)
+        # Before JAX's first computation, which the fingerprints are.
         placement.use_all_cores(len(run.kinds))
         folder.circumstances = circumstances(run.env, run.time_limit)
         others = changed(folder, found, allow_version_change)
@@ -68,11 +71,11 @@ def resume(
                 f"the run in {str(folder.path)!r} has ended after {run.steps} steps; to go on, ask for more, such as "
                 f"--steps {2 * run.steps}."
             )
-        [state] = engine.start([run])
-        stack.callback(engine.close, state)
+        [state], crew = engine.start([run], workers, note or warnings.warn, kept=True)
+        stack.callback(engine.close, crew)
         settings: dict[str, list[Any]] = {}
         if found is not None:
-            restore(folder.path, found, state)
+            restore(folder.path, found, state, crew)
             kept = settings_of(found)
             settings = {name: pair for name, pair in changes.differences(kept, run).items() if name != "steps"}
             changes.adopt(state, kept)
@@ -92,7 +95,7 @@ def resume(
         if note is not None:
             note(begun)
         state.lineage = [event for event in folder.events() if event.get("event") == "exploit"]
-        return engine.go_on([state], [folder], observer, note or warnings.warn)[0]
+        return engine.go_on([state], crew, [folder], observer, note or warnings.warn)[0]
 
 
 def where_to_go_on(folder: RunFolder, steps: int | None, notes: list[str]) -> tuple[Run, Checkpoint | None]:

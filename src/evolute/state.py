@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evolute.config import Run
-from evolute.environments.gym import Environment
-from evolute.evolution.base import Memory
+from evolute.environments.spaces import Facts
+from evolute.evolution.base import Memory, Standing
+from evolute.hyperparameters import Hyperparameters, drawn
 from evolute.policy import Policy
 from evolute.training.evaluate import Evaluation
-from evolute.training.member import Member
-from evolute.training.placement import Group
+from evolute.training.member import Fault
+from evolute.training.randomness import Purpose, stream
+from evolute.training.worker import Outcome, Trouble
 
 PHASES = ("rollout", "learn", "evaluate", "evolve", "record", "checkpoint")
 
@@ -28,16 +30,53 @@ class Best(NamedTuple):
 
 
 @dataclass
+class Profile:
+    """What is known of a member outside of the worker that trains it. Its slot and kind never change."""
+
+    slot: int
+    kind: str
+    hyperparameters: Hyperparameters
+    # over the whole run
+    environment_steps: int = 0
+    gradient_steps: int = 0
+    fitness: float = math.nan
+    # Slot of the member that this one copied last; None while it has copied nobody.
+    parent: int | None = None
+    # the last interval
+    faults: list[Fault] = field(default_factory=list)
+    # Why it was out of the interval; None for a sound one.
+    quarantined: str | None = None
+    finished_returns: list[float] = field(default_factory=list)
+    # Of a member in quarantine: the largest magnitude of an observation and of a reward in its replay.
+    largest: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def standing(self) -> Standing:
+        """What evolution sees of it."""
+        return Standing(self.slot, self.kind, self.fitness, self.hyperparameters)
+
+    def suffer(self, trouble: Trouble) -> None:
+        """Take in what went wrong with the member in an interval."""
+        self.faults, self.quarantined = trouble
+
+    def advance(self, outcome: Outcome) -> None:
+        """Take in what came of the member's interval."""
+        self.environment_steps, self.gradient_steps = outcome.environment_steps, outcome.gradient_steps
+        self.fitness, self.finished_returns, self.largest = outcome.fitness, outcome.finished_returns, outcome.largest
+
+
+@dataclass
 class State:
-    """Everything that changes while a run trains."""
+    """Everything that changes while a run trains, as plain data: what trains is with the workers."""
 
     run: Run
-    members: list[Member]
-    # Shared with the populations that train beside this one.
-    groups: list[Group]
-    evaluation_environment: Environment
+    members: list[Profile]
+    # What the environment says of itself.
+    facts: Facts
     # What the strategy remembers.
     memory: Memory
+    # Its place among the populations that train side by side.
+    number: int = 0
     interval: int = 0
     best: Best | None = None
     # Every exploit so far, as events.
@@ -51,9 +90,14 @@ class State:
     # Wall time of the interval's phases.
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
-    def group_of(self, member: Member) -> Group:
-        """Return the group that a member learns in."""
-        return next(group for group in self.groups if member.lane in group.lanes)
+    def lane(self, slot: int) -> int:
+        """Return a member's place among all members of all populations."""
+        return self.number * len(self.members) + slot
+
+    @property
+    def lanes(self) -> range:
+        """The members' places, by slot."""
+        return range(self.lane(0), self.lane(len(self.members)))
 
     @property
     def intervals(self) -> int:
@@ -64,6 +108,12 @@ class State:
     def steps_done(self) -> int:
         """Steps of the run's clock: those of a member that takes every step of every interval."""
         return min(self.interval * self.run.interval, self.run.steps)
+
+
+def new_profile(run: Run, slot: int, kind: str) -> Profile:
+    """Return what is known of a member before its first step."""
+    start = stream(run, slot, 0, Purpose.START)
+    return Profile(slot, kind, drawn(run.initial_hyperparameters(kind), run.starts_of(kind), start))
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ USAGE = """evolute: populations of reinforcement-learning agents whose members u
 def _train(flags: Any) -> None:
     with watching(flags.quiet) as watcher:
         run, seeds = _asked_for(flags)
-        ended = train_seeds(run, seeds, flags.out, watcher)
+        ended = train_seeds(run, seeds, flags.out, watcher, workers_of(flags))
     report(ended, flags.quiet)
 
 
@@ -119,6 +119,13 @@ def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
     return run, seeds
+
+
+def workers_of(flags: Any) -> int:
+    """Return how many processes train."""
+    from evolute.commands.flags import whole_number
+
+    return 1 if flags.workers is None else whole_number("--workers", flags.workers, least=1)
 
 
 def admit(env: str, allowed: str | None) -> None:
@@ -147,7 +154,7 @@ def watching(quiet: bool) -> Iterator["Watcher"]:
         yield watcher
 
 
-def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher") -> list["Ended"]:
+def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher", workers: int = 1) -> list["Ended"]:
     """Train one population per seed while showing them."""
     from evolute import engine
     from evolute.environments.gym import Environment, module_of
@@ -172,7 +179,7 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
             watcher.say(f"Training {what} on {run.env}; records go to {out or shown}")
 
         def train(observer: "Observer") -> list["Result"]:
-            return engine.train_seeds(run, seeds, folders, observer, noting("note", watcher))
+            return engine.train_seeds(run, seeds, folders, observer, noting("note", watcher), workers)
 
         return watch(train, outs_of(out or shown, seeds), folders, module_of(run.env), watcher)
 
@@ -261,12 +268,13 @@ def _resume(flags: "ResumeFlags") -> None:
     path = one_run(flags.run)
     folder = path.absolute()
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
+    workers = workers_of(flags)
     with watching(flags.quiet) as watcher:
         from evolute.resumption import resume
 
         def train(observer: "Observer") -> list["Result"]:
             note = noting(str(path), watcher)
-            return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note)]
+            return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note, workers)]
 
         if flags.allow_import is not None:
             admit(f"{flags.allow_import}:", flags.allow_import)

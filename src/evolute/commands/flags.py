@@ -29,6 +29,8 @@ SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
 # A module's code runs when it is imported.
 ALLOW_IMPORT = "Module that may be imported for an environment that a file names, such as my_package for my_package:MyEnv-v0."
 AllowImportFlag = Annotated[str | None, tyro.conf.arg(metavar="MODULE", help=ALLOW_IMPORT, help_behavior_hint="(default: none)")]
+WORKERS = "Processes of this machine over which members are dealt, each on its share of the cores; the numbers stay the same."
+WorkersFlag = Annotated[str | None, tyro.conf.arg(metavar="INT", help=WORKERS, help_behavior_hint="(default: 1, this one)")]
 QuietFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
 ]
@@ -62,6 +64,7 @@ def train_flags() -> Any:
         ),
         "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),
         "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT),
+        "workers": (str, "INT", WORKERS, "1, this one"),
         "allow_import": (str, "MODULE", ALLOW_IMPORT, "none"),
     }
     for name, (kind, metavar, text, default) in own.items():
@@ -193,6 +196,7 @@ class ResumeFlags:
             help_behavior_hint="(default: refuse)",
         ),
     ] = False
+    workers: WorkersFlag = None
     allow_import: AllowImportFlag = None
     quiet: QuietFlag = False
 

@@ -59,10 +59,11 @@ class Environment:
                 has `isolation.start_limit` seconds, which include a process's imports, and to close a few.
         """
         interruption.check()
+        self.id = env_id
         self._env: _Plain | Isolated
         if time_limit:
             try:
-                self._env = Isolated(partial(_in_new_process, env_id, _registered_here(env_id)), time_limit)
+                self._env = Isolated(partial(_in_new_process, env_id, registered_here(env_id)), time_limit)
             except EnvironmentFault as fault:
                 interruption.check()
                 raise UserError(
@@ -224,7 +225,7 @@ def _fault_of(call: str, error: BaseException) -> EnvironmentFault:
     return EnvironmentFault(call, name if said == name else f"{name}: {said}")
 
 
-def _registered_here(env_id: str) -> str | None:
+def registered_here(env_id: str) -> str | None:
     """Return what this process registered under an id, as text for one that has not; None where it cannot be put as text."""
     spec = None if module_of(env_id) else gymnasium.registry.get(env_id)
     # A function as entry point has no text; the new process must find such an environment by itself.
@@ -236,9 +237,14 @@ def _registered_here(env_id: str) -> str | None:
         return None
 
 
-def _in_new_process(env_id: str, spec: str | None) -> _Plain:
+def make_known(env_id: str, spec: str | None) -> None:
+    """Register an id in a new process as it was registered in another one (`registered_here`)."""
     if spec is not None and env_id not in gymnasium.registry:
         gymnasium.registry[env_id] = EnvSpec.from_json(spec)
+
+
+def _in_new_process(env_id: str, spec: str | None) -> _Plain:
+    make_known(env_id, spec)
     return _Plain(env_id)
 
 

@@ -6,28 +6,19 @@ here is what an in-process environment has already checked: arrays, numbers and 
 """
 
 import contextlib
-import fcntl
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from multiprocessing import connection, resource_tracker
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from multiprocessing.util import Finalize
 from typing import Any, NoReturn
 
+from evolute import children
+from evolute.children import Child
 from evolute.errors import EnvironmentFault, RunStopped, UserError
-from evolute.interruption import SIGNALS
 
 # Seconds for a new process to import what it needs and make the environment, and for the environment to be made again; more
 # where a step may take more.
 START_LIMIT = 60.0
 # Seconds for an environment to close by itself.
 CLOSE_LIMIT = 5.0
-# Seconds between two looks at whether the process that trains is still the parent.
-ORPHAN_PERIOD = 1.0
 
 
 class Isolated:
@@ -46,7 +37,7 @@ class Isolated:
             time_limit: seconds for a call of `reset` or `step`. Making has START_LIMIT where that is more, `close` CLOSE_LIMIT.
         """
         self._make, self._limit, self._start_limit = make, time_limit, start_limit(time_limit)
-        self._pipe: Connection | None = None
+        self._child: Child | None = None
         self._start()
 
     def reset(self, seed: int | None) -> Any:
@@ -60,7 +51,7 @@ class Isolated:
     def rebuild(self) -> None:
         """Make the environment anew, in a new process where the old one is no more."""
         self._close()
-        if self._pipe is None:
+        if self._child is None:
             self._start()
         else:
             self._ask("rebuild", self._start_limit)
@@ -72,23 +63,14 @@ class Isolated:
 
     def _close(self) -> None:
         """Let the environment close; one that does not ends with its process, and nobody needs it any more."""
-        if self._pipe is not None:
+        if self._child is not None:
             with contextlib.suppress(EnvironmentFault):
                 self._ask("close", CLOSE_LIMIT)
 
     def _start(self) -> None:
-        # Not forked: JAX has threads, and a copy of their locks would never be released.
-        context = multiprocessing.get_context("spawn")
         try:
-            self._pipe, theirs = context.Pipe()
-            with theirs:
-                self._process = context.Process(target=_serve, args=(theirs, self._make), daemon=True, name="evolute-environment")
-                # At the interpreter's end, too, where multiprocessing asks politely and waits for ever.
-                self._end = Finalize(self, _end, (self._process,), exitpriority=0)
-                with _interruptions_later():
-                    self._process.start()
+            self._child = Child(_serve, (self._make,), "evolute-environment", childless=True)
         except OSError as error:
-            self._kill()
             raise RunStopped(
                 f"no process for an environment can be started: {error.strerror or error}; raise the limits that `ulimit -n` "
                 "(open files) and `ulimit -u` (processes) show, or choose fewer members or time_limit 0."
@@ -100,22 +82,22 @@ class Isolated:
             raise
 
     def _ask(self, call: str, limit: float, *arguments: Any) -> Any:
-        assert self._pipe is not None, "an environment is rebuilt after a call that did not return"
+        assert self._child is not None, "an environment is rebuilt after a call that did not return"
         name = "make" if call == "rebuild" else call
         try:
-            self._pipe.send((call, arguments))
+            self._child.pipe.send((call, arguments))
         except OSError:
             self._lost(name)
         return self._receive(name, limit)
 
     def _receive(self, call: str, limit: float) -> Any:
         """Return the answer; raises what the child raised, and EnvironmentFault where no answer comes."""
-        assert self._pipe is not None
+        assert self._child is not None
         try:
-            if not self._pipe.poll(limit):
+            if not self._child.pipe.poll(limit):
                 self._kill()
                 raise EnvironmentFault(call, f"it did not return within {limit:g} seconds, so its process was killed")
-            failed, answer = self._pipe.recv()
+            failed, answer = self._child.pipe.recv()
         except (EOFError, OSError):
             self._lost(call)
         except BaseException:
@@ -127,18 +109,16 @@ class Isolated:
         return answer
 
     def _lost(self, call: str) -> NoReturn:
-        self._process.join(CLOSE_LIMIT)
-        code = self._process.exitcode
+        assert self._child is not None
+        ended = self._child.ending()
         self._kill()
-        ended = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         raise EnvironmentFault(call, f"its process {ended} before it answered")
 
     def _kill(self) -> None:
         """End the process for certain, with what it started itself; the next call must be `rebuild`."""
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-            self._end()
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
 
 def start_limit(time_limit: float) -> float:
@@ -146,26 +126,9 @@ def start_limit(time_limit: float) -> float:
     return max(time_limit, START_LIMIT)
 
 
-def _end(process: BaseProcess) -> None:
-    """Kill a process and its group: also where the process is no more, because what it started may be."""
-    if process.pid is None:
-        return
-    # Before it leads a group of its own there is none of that number.
-    with contextlib.suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.join()
-
-
 def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
     """Answer calls until the asking process ends this one, or is gone."""
-    # A group of its own, so that processes which the environment starts can be killed with it.
-    os.setpgid(0, 0)
-    _end_with_parent()
-    # Signals are for the process that trains, which then ends this one. No SIG_IGN: what the environment starts would inherit it.
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    children.settle()
     made: Any = None
 
     def answer(call: str, arguments: tuple[Any, ...]) -> Any:
@@ -188,36 +151,3 @@ def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
             call, arguments = pipe.recv()
         except (EOFError, OSError):
             return
-
-
-def _end_with_parent() -> None:
-    """Let this process and its group be killed as soon as the process that trains is no more, however that ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "it is served in a child process"
-    # A pipe whose other end the parent holds, and the system closes.
-    sentinel = parent.sentinel
-    if hasattr(fcntl, "F_SETSIG"):
-        # By the kernel: no thread runs here while the environment holds the interpreter's lock.
-        fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpid())
-        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
-
-    def watch() -> None:
-        # For other systems, a parent that ended before the lines above, and one whose end of the pipe another process inherited.
-        while not connection.wait([sentinel], ORPHAN_PERIOD) and os.getppid() == parent.pid:
-            pass
-        os.killpg(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-@contextlib.contextmanager
-def _interruptions_later() -> Iterator[None]:
-    """Hold signals back, here and in a process that is started meanwhile, which is not yet able to leave them to this one."""
-    # It unblocks SIGINT when it starts, so it must have started.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

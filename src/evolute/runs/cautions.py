@@ -69,7 +69,7 @@ def repetition(env: str, circumstances: dict[str, Any]) -> list[str]:
 
 def event_rows(state: State) -> list[dict[str, Any]]:
     """Return what the interval that just ended shows, as events."""
-    endless = state.evaluation_environment.facts.longest_episode is None
+    endless = state.facts.longest_episode is None
     if state.interval > 1 or not endless or any(member.finished_returns or member.quarantined for member in state.members):
         return []
     message = (

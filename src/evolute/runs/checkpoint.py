@@ -11,24 +11,19 @@ import errno
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.numpy
-
 from evolute import limits
 from evolute.environments.gym import versions
-from evolute.errors import Damaged, RunStopped, UserError
-from evolute.files import make_folder, partial_name, read_at_most, sync_folder, unwritable, write_whole
+from evolute.errors import Damaged, UserError
+from evolute.files import CHECKPOINT_FOLDER as FOLDER
+from evolute.files import REPLAY_FOLDER, partial_name, read_at_most, sync_folder, unwritable
 from evolute.runs import forms
-from evolute.runs.arrays import storable
-from evolute.runs.folder import CHECKPOINT_FOLDER as FOLDER
-from evolute.runs.folder import CONFIG_FILE, REPLAY_FOLDER
-from evolute.state import State
-from evolute.training.member import Member
-from evolute.training.replay import ReplayBuffer, Segment
+from evolute.runs.folder import CONFIG_FILE
+from evolute.state import Profile, State
+from evolute.training import storage
 
 FORMAT = "evolute checkpoint 4"
 KEPT = 2
@@ -52,47 +47,19 @@ class Checkpoint(NamedTuple):
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def save_replay(run: Path, state: State) -> None:
-    """Write every member's new transitions as a segment. To be called before an evolution, so that copies share them."""
-    make_folder(run / REPLAY_FOLDER, parents=False)
-    for member in state.members:
-        replay = member.replay
-        new = replay.unsaved()
-        if len(new.steps):
-            name = f"{state.interval:06}-{member.slot:03}.safetensors"
-            data = safetensors.numpy.save(new._asdict())
-            digest = _write(run / REPLAY_FOLDER / name, data)
-            replay.segments.append(Segment(name, len(new.steps), digest, len(data)))
-        replay.saved = replay.inserted
-        forget_overwritten(replay)
-
-
-def forget_overwritten(replay: ReplayBuffer) -> None:
-    """Forget the segments whose transitions the buffer has overwritten with later ones."""
-    while replay.segments and sum(segment.rows for segment in replay.segments[1:]) >= len(replay):
-        del replay.segments[0]
-
-
-def save(run: Path, state: State, carried: dict[str, Any]) -> None:
-    """Write a checkpoint of an interval's end, and delete what neither it nor the one before needs.
+def save(run: Path, state: State, saved: Mapping[int, dict[str, Any]], carried: dict[str, Any]) -> None:
+    """Write a checkpoint's manifest after an interval's end, and delete what neither it nor the one before needs.
 
     Args:
         run: the run folder.
-        state: after `save_replay`.
+        state: of the run.
+        saved: what the workers say of the members whose parts they wrote, by lane.
         carried: what else belongs to the run so far (RunFolder.carried).
 
     Raises:
-        RunStopped: it cannot be written, or replay that it needs is gone; the older ones are as they were.
+        RunStopped: it cannot be written; the older ones are as they were.
     """
-    _require_segments(run, state)
-    make_folder(run / FOLDER, parents=False)
-    name = f"{state.interval:06}"
-    members = []
-    for member in state.members:
-        group = state.group_of(member)
-        arrays = _save_arrays(run, f"{name}-{member.slot:03}", group.take(member.lane))
-        members.append(_describe(member, group.updates, arrays))
-    best = state.best
+    name, best = f"{state.interval:06}", state.best
     manifest = {
         "format": FORMAT,
         "interval": state.interval,
@@ -101,8 +68,8 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
         "memory": state.memory,
         "quarantines": state.quarantines,
         "seconds": state.earlier_seconds,
-        "best": best and {**best._asdict(), "policy": _save_arrays(run, f"{name}-best", best.policy.weights)},
-        "members": members,
+        "best": best and {**best._asdict(), "policy": storage.save_arrays(run, f"{name}-best", best.policy.weights)},
+        "members": [{**_described(member), **saved[state.lane(member.slot)]} for member in state.members],
         **carried,
     }
     # Its own digest comes first: a flipped bit in it must not pass for another run.
@@ -110,48 +77,13 @@ def save(run: Path, state: State, carried: dict[str, Any]) -> None:
     # The manifest is on the disk only after everything that it names.
     sync_folder(run / REPLAY_FOLDER)
     sync_folder(run / FOLDER)
-    _write(run / FOLDER / f"{name}.json", hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    storage.write(run / FOLDER / f"{name}.json", hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     sync_folder(run / FOLDER)
     delete_unneeded(run, state.interval)
 
 
-def _require_segments(run: Path, state: State) -> None:
-    """Raise RunStopped where somebody removed or changed replay that was written before."""
-    for segment in {segment for member in state.members for segment in member.replay.segments}:
-        path = run / REPLAY_FOLDER / segment.file
-        try:
-            wrong = "" if path.stat().st_size == segment.bytes else "is another one"
-        except OSError as error:
-            wrong = f"cannot be found ({error.strerror})"
-        if wrong:
-            raise RunStopped(f"{str(path)!r}, which this run wrote and goes on to need, {wrong}; put it back from a copy.")
-
-
-def _describe(member: Member, updates: int, arrays: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "environment_steps": member.environment_steps,
-        "gradient_steps": member.gradient_steps,
-        "updates": updates,
-        "fitness": member.fitness,
-        "parent": member.parent,
-        "needs_burn_in": member.needs_burn_in,
-        "hyperparameters": member.hyperparameters._asdict(),
-        "inserted": member.replay.inserted,
-        "segments": [segment._asdict() for segment in member.replay.segments],
-        "learner": arrays,
-    }
-
-
-def _save_arrays(run: Path, name: str, tree: Any) -> dict[str, Any]:
-    """Write a pytree's arrays and return how to find and verify them."""
-    file = f"{name}.safetensors"
-    data = safetensors.numpy.save(storable(tree))
-    return {"file": file, "bytes": len(data), "sha256": _write(run / FOLDER / file, data)}
-
-
-def _write(path: Path, data: bytes | memoryview) -> str:
-    write_whole(path, data)
-    return hashlib.sha256(data).hexdigest()
+def _described(member: Profile) -> dict[str, Any]:
+    return {"fitness": member.fitness, "parent": member.parent, "hyperparameters": member.hyperparameters._asdict()}
 
 
 def delete_unneeded(run: Path, newest: int) -> None:

@@ -11,16 +11,15 @@ from evolute.runs.forms import NAME, NUMBER_OR_NULL, NUMBERS, SLOT, WHOLE
 
 if TYPE_CHECKING:
     from evolute.hyperparameters import Hyperparameters
-    from evolute.state import State
-    from evolute.training.host import Outcome
-    from evolute.training.member import Member
+    from evolute.state import Profile, State
+    from evolute.training.worker import Outcome
 
 
 class Ended(NamedTuple):
     """One member's interval that has just ended."""
 
     state: "State"
-    member: "Member"
+    member: "Profile"
     hyperparameters: "Hyperparameters"  # that it trained with
     outcome: "Outcome"
 

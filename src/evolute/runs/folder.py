@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from evolute import limits
 from evolute.errors import RunStopped, UserError
 from evolute.files import (
+    CHECKPOINT_FOLDER,
+    REPLAY_FOLDER,
     append,
     check_plain,
     is_folder,
@@ -38,7 +40,6 @@ METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
 BEST_FOLDER = "best"
-CHECKPOINT_FOLDER, REPLAY_FOLDER = "checkpoints", "replay"
 FILES = (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE, RESULT_FILE, LOCK_FILE)
 FOLDERS = (BEST_FOLDER, CHECKPOINT_FOLDER, REPLAY_FOLDER)
 CURE = "restore the file from a copy"

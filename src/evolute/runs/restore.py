@@ -1,32 +1,36 @@
 """Bringing a new population to where a checkpoint left the old one; every number is checked before it is believed."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from evolute import evolution
 from evolute.config import Run
-from evolute.environments.spaces import Shape
 from evolute.errors import Damaged, UserError
+from evolute.files import CHECKPOINT_FOLDER
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
-from evolute.runs.arrays import like
-from evolute.runs.checkpoint import FOLDER, Checkpoint, written_by
-from evolute.runs.folder import REPLAY_FOLDER
-from evolute.state import Best, State
-from evolute.training.member import Member
-from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
+from evolute.runs.checkpoint import Checkpoint, written_by
+from evolute.state import Best, Profile, State
+from evolute.training.arrays import like
+from evolute.training.storage import load_arrays
+from evolute.training.worker import Worker
 
 # The compiled programs take hyperparameters in single precision.
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
+def restore(run: Path, checkpoint: Checkpoint, state: State, workers: Sequence[Worker]) -> None:
     """Bring a new population to where a checkpoint left the old one.
+
+    Args:
+        run: the run folder.
+        checkpoint: of the run.
+        state: of the new population.
+        workers: that train it.
 
     Raises:
         UserError: the checkpoint belongs to another configuration, or its numbers cannot be those of this run.
@@ -42,17 +46,13 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
             raise Damaged(f"it is of interval {checkpoint.interval} of {state.intervals}")
         for member, described in zip(state.members, manifest["members"], strict=True):
             _check_counts(member, described, manifest["steps"], state.run)
-            group = state.group_of(member)
-            arrays = _load_arrays(run / FOLDER, described["learner"])
-            group.put(member.lane, like(group.take(member.lane), arrays), reset_optimizers=False)
-            group.updates = described["updates"]
-            _restore_replay(run, member.replay, described, member.environment.shape)
             member.environment_steps = described["environment_steps"]
             member.gradient_steps = described["gradient_steps"]
             member.fitness = described["fitness"]
             member.parent = described["parent"]
-            member.needs_burn_in = described["needs_burn_in"]
             member.hyperparameters = _hyperparameters(member, described["hyperparameters"], state.run)
+        for one in workers:
+            one.restore(run, {lane: manifest["members"][slot] for slot, lane in enumerate(state.lanes) if lane in one.lanes})
         state.best = _best(run, manifest["best"], state)
     except Damaged as damage:
         raise UserError(
@@ -66,7 +66,7 @@ def restore(run: Path, checkpoint: Checkpoint, state: State) -> None:
     state.earlier_seconds = manifest["seconds"]
 
 
-def _check_counts(member: Member, described: dict[str, Any], steps: int, run: Run) -> None:
+def _check_counts(member: Profile, described: dict[str, Any], steps: int, run: Run) -> None:
     """Raise Damaged where a member cannot have counted so far by `steps` of the run's clock."""
     intervals, rest = divmod(steps, run.interval)
     own = intervals * run.interval_steps(member.kind, run.interval) + run.interval_steps(member.kind, rest)
@@ -79,7 +79,7 @@ def _check_counts(member: Member, described: dict[str, Any], steps: int, run: Ru
         raise Damaged(f"member {member.slot} has gathered {described['inserted']:,} transitions in {steps:,} steps")
 
 
-def _hyperparameters(member: Member, given: dict[str, Any], run: Run) -> Hyperparameters:
+def _hyperparameters(member: Profile, given: dict[str, Any], run: Run) -> Hyperparameters:
     """Return a member's hyperparameters; one that another version did not have starts as in a new run."""
     known = {name: value for name, value in given.items() if name in Hyperparameters._fields}
     hyper = run.initial_hyperparameters(member.kind)._replace(**known)
@@ -95,32 +95,8 @@ def _hyperparameters(member: Member, given: dict[str, Any], run: Run) -> Hyperpa
 def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | None:
     if described is None:
         return None
-    environment, arrays = state.evaluation_environment, _load_arrays(run / FOLDER, described["policy"])
-    sizes = [environment.shape.observations, *state.run.actor_layers, environment.shape.actions]
+    facts, arrays = state.facts, load_arrays(run / CHECKPOINT_FOLDER, described["policy"])
+    sizes = [facts.shape.observations, *state.run.actor_layers, facts.shape.actions]
     template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(sizes)]
-    policy = Policy(like(template, arrays), environment.low, environment.high, state.run.env)
+    policy = Policy(like(template, arrays), facts.low, facts.high, state.run.env)
     return Best(policy, **{name: described[name] for name in ("fitness", "slot", "kind", "environment_steps")})
-
-
-def _load_arrays(folder: Path, described: dict[str, Any]) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load((folder / described["file"]).read_bytes())
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise Damaged(f"{described['file']} cannot be read: {error}") from None
-
-
-def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], shape: Shape) -> None:
-    segments = [Segment(*(segment[name] for name in Segment._fields)) for segment in described["segments"]]
-    total, held = sum(segment.rows for segment in segments), min(described["inserted"], replay.capacity)
-    if not held <= total <= described["inserted"] or sum(segment.rows for segment in segments[1:]) >= max(held, 1):
-        raise Damaged("its replay has another number of transitions")
-    parts = []
-    for segment in segments:
-        arrays = _load_arrays(run / REPLAY_FOLDER, segment._asdict())
-        if arrays.keys() != set(Steps._fields):
-            raise Damaged(f"{segment.file} has other arrays than replay has")
-        part = Steps(**arrays)
-        if not fits(part, segment.rows, shape.observations, shape.actions):
-            raise Damaged(f"{segment.file} has arrays of other shapes than replay has here")
-        parts.append(part)
-    replay.restore(parts, described["inserted"], segments)

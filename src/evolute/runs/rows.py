@@ -7,11 +7,10 @@ import numpy as np
 from evolute.evolution.base import Exploit, ranked
 from evolute.runs import cautions, columns
 from evolute.runs.columns import Ended
-from evolute.state import Best, State
+from evolute.state import Best, Profile, State
 from evolute.training.evaluate import Evaluation
 from evolute.training.health import MOSTLY
-from evolute.training.host import Outcome
-from evolute.training.member import Member
+from evolute.training.worker import Outcome
 
 # Gradients are products of two numbers of an environment's size, and optimizers square gradients.
 LARGEST_SCALE = float(np.finfo(np.float32).max) ** 0.25
@@ -79,11 +78,11 @@ def dead_rows(state: State, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def out_of_scale(members: list[Member]) -> str | None:
+def out_of_scale(members: list[Profile]) -> str | None:
     """Return what to do about observations or rewards that no learning rate can make up for; None where they are of good size."""
     largest = {"observations": 0.0, "rewards": 0.0}
     for member in members:
-        for name, value in zip(largest, member.replay.largest(), strict=True):
+        for name, value in zip(largest, member.largest, strict=True):
             largest[name] = max(largest[name], value)
     said = [f"{name} up to {value:.1g}" for name, value in largest.items() if value > LARGEST_SCALE]
     if not said:
@@ -103,21 +102,21 @@ def nobody_left_row(state: State, interval: int, settings: str) -> dict[str, Any
         settings: what tells the run's settings from others.
     """
     # An environment that failed may be another one by the time that the run is resumed.
-    repeats = not any(len(member.faults) > member.max_faults for member in state.members)
+    repeats = not any(len(member.faults) > state.run.max_faults for member in state.members)
     return {"event": "nobody_left", "interval": interval, "repeats": repeats, "settings": settings}
 
 
-def nobody_left(members: list[Member], where: str = "") -> str:
+def nobody_left(state: State, where: str = "") -> str:
     """Return why a run stops whose members are all in quarantine, and what to do; `where` says where settings are changed."""
     reasons: dict[str, list[int]] = {}
-    for member in members:
+    for member in state.members:
         reasons.setdefault(str(member.quarantined), []).append(member.slot)
     numbered = {why: f"member{'s' if len(slots) > 1 else ''} {', '.join(map(str, slots))}" for why, slots in reasons.items()}
     said = "; ".join(f"{who}: {why}" for why, who in numbered.items())
-    failing = sum(len(member.faults) > member.max_faults for member in members)
+    failing = sum(len(member.faults) > state.run.max_faults for member in state.members)
     cures = []
-    if failing < len(members):
-        cures.append(out_of_scale(members) or f"lower the learning rates or raise the dampings{where}")
+    if failing < len(state.members):
+        cures.append(out_of_scale(state.members) or f"lower the learning rates or raise the dampings{where}")
     if failing:
         cures.append(f"fix the environment or raise max_faults{where}")
     return f"every member is in quarantine, so nobody is left to copy ({said}); {', and '.join(cures)}."
@@ -133,7 +132,7 @@ def describe(best: Best) -> dict[str, Any]:
     }
 
 
-def leaderboard(members: list[Member]) -> list[dict[str, Any]]:
+def leaderboard(members: list[Profile]) -> list[dict[str, Any]]:
     """Return the members, best first."""
     order = ranked([member.standing for member in members])
     return [

@@ -22,7 +22,7 @@ def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]],
     state.seconds = dict.fromkeys(PHASES, 0.0)
 
 
-def save(state: State, folder: RunFolder, write: Callable[[], None]) -> None:
+def save(state: State, folder: RunFolder, write: Callable[[], Any]) -> None:
     """Write a part of a checkpoint. What comes after the rows of metrics counts towards the next interval's."""
     began = time.perf_counter()
     folder.check_still_there()

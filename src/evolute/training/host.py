@@ -1,192 +1,173 @@
-"""Members that are stepped in this process: their environments here, their updates on this machine's devices."""
+"""A worker whose members are stepped in this process: their environments here, their updates on this machine's devices."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
-
-import numpy as np
+from pathlib import Path
+from typing import Any
 
 from evolute import algorithms
 from evolute.algorithms.base import Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
-from evolute.errors import EnvironmentFault
-from evolute.hyperparameters import drawn
+from evolute.environments.spaces import Shape
+from evolute.errors import EnvironmentFault, RunStopped
 from evolute.policy import Policy
-from evolute.training import evaluate, health, placement, randomness
+from evolute.training import evaluate, health, placement, rollout, storage
 from evolute.training.evaluate import Evaluation
-from evolute.training.health import Health
 from evolute.training.member import Member
 from evolute.training.placement import Group
 from evolute.training.quarantine import divergence
-from evolute.training.randomness import Purpose
-from evolute.training.replay import ReplayBuffer, Sample, bucket
-
-# Seconds between two reports of progress.
-PROGRESS_PERIOD = 0.25
-
-# A group and its members.
-Crew = tuple[Group, list[Member]]
+from evolute.training.randomness import Purpose, stream
+from evolute.training.replay import ReplayBuffer
+from evolute.training.worker import Orders, Outcome, Parcel, Tell, Trained, Trouble
 
 
-# -------------------------------------------------------------------------------------------------------------- start
+class Host:
+    """Members by lane, in groups, with one environment in which all are evaluated. The contract is worker.Worker.
+
+    Attributes:
+        members: by lane.
+        groups: in which they learn.
+        environment: where they are evaluated.
+    """
+
+    def __init__(self, runs: Sequence[Run], lanes: Sequence[int]):
+        """Make members before their first step.
+
+        Args:
+            runs: of all populations side by side, which differ by their seed alone.
+            lanes: of the members that are here.
+        """
+        self.runs = runs
+        self.lanes: Sequence[int] = list(lanes)
+        self.environment = Environment(runs[0].env, runs[0].time_limit)
+        self.facts = self.environment.facts
+        self.members = {lane: new_member(runs, lane) for lane in lanes}
+        self.groups = make_groups(runs, lanes, self.facts.shape)
+
+    def group_of(self, lane: int) -> Group:
+        """Return the group that a member learns in."""
+        return next(group for group in self.groups if lane in group.lanes)
+
+    def train(self, interval: int, orders: Mapping[int, Orders], tell: Tell) -> Callable[[], Trained]:
+        """Return what trains the members for an interval: they take their steps, and then are evaluated."""
+        return partial(self._train, interval, orders, tell)
+
+    def _train(self, interval: int, orders: Mapping[int, Orders], tell: Tell) -> Trained:
+        for lane, member in self.members.items():
+            member.hyperparameters = orders[lane].hyperparameters
+        try:
+            sums, seconds = self.roll_out(interval, tell)
+        except RunStopped as stop:
+            return Trained(self.troubles(), {}, [str(stop)], {})
+        began = time.perf_counter()
+        outcomes, stops = self.evaluate(sums, {lane: order.seeds for lane, order in orders.items()})
+        return Trained(self.troubles(), outcomes, stops, {**seconds, "evaluate": time.perf_counter() - began})
+
+    def roll_out(self, interval: int, tell: Tell) -> tuple[dict[int, Sums], dict[str, float]]:
+        """Let every member take its steps of an interval; return the updates' sums by lane, and seconds by phase."""
+        squads = rollout.begin_interval(self.runs, self.members, self.groups, interval)
+        run = self.runs[0]
+        length = min(run.interval, run.steps - interval * run.interval)
+        return rollout.rollout_and_learn(run, squads, length, tell)
+
+    def evaluate(self, sums: Mapping[int, Sums], seeds: Mapping[int, list[int]]) -> tuple[dict[int, Outcome], list[str]]:
+        """Evaluate every member after its steps.
+
+        Args:
+            sums: of the members' updates, by lane.
+            seeds: of the episodes that each plays, by lane.
+
+        Returns:
+            The outcomes by lane, and why the run cannot go on where a member has none.
+        """
+        outcomes, stops = {}, []
+        for lane, member in self.members.items():
+            try:
+                outcomes[lane] = evaluated(member, self.group_of(lane), self.environment, seeds[lane], sums[lane])
+            except RunStopped as stop:
+                stops.append(str(stop))
+        return outcomes, stops
+
+    def troubles(self) -> dict[int, Trouble]:
+        """Return what went wrong with the members in this interval, by lane."""
+        return {lane: Trouble(member.faults, member.quarantined) for lane, member in self.members.items()}
+
+    def give(self, lane: int) -> Parcel:
+        """Return what an exploit copies of a member."""
+        member = self.members[lane]
+        return Parcel(self.group_of(lane).take(lane), member.replay, member.needs_burn_in)
+
+    def take(self, lane: int, parcel: Parcel, reset: bool) -> None:
+        """Make a member a copy: networks, targets and replay always, the optimizers' state unless `reset`."""
+        member = self.members[lane]
+        self.group_of(lane).put(lane, parcel.learner, reset_optimizers=reset)
+        member.replay.copy_from(parcel.replay)
+        member.needs_burn_in = reset or parcel.needs_burn_in
+
+    def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
+        """Write new transitions of members into a run folder."""
+        for lane in lanes:
+            storage.save_replay(folder, self.members[lane], interval)
+
+    def save(self, folder: Path, lanes: Sequence[int], interval: int) -> dict[int, dict[str, Any]]:
+        """Write the learners of members and return what a checkpoint's manifest says of each, by lane."""
+        storage.require_segments(folder, [self.members[lane] for lane in lanes])
+        return {lane: storage.save(folder, self.members[lane], self.group_of(lane), interval) for lane in lanes}
+
+    def restore(self, folder: Path, members: Mapping[int, dict[str, Any]]) -> None:
+        """Bring new members, by lane, to where a checkpoint's manifest says."""
+        for lane, described in members.items():
+            storage.restore(folder, self.members[lane], self.group_of(lane), described)
+
+    def play(self, policy: Policy, seeds: list[int]) -> Evaluation:
+        """Play episodes with a policy in an environment made anew."""
+        faulted = evaluate.tolerate(self.runs[0].max_faults)
+        evaluate.rebuild(self.environment, faulted)
+        return evaluate.by_episodes(self.environment, policy.unit_action, seeds, faulted)
+
+    def close(self) -> None:
+        """Release the environments."""
+        for member in self.members.values():
+            member.environment.close()
+        self.environment.close()
 
 
-def stream(run: Run, slot: int, interval: int, purpose: Purpose) -> np.random.Generator:
-    """Return one of a run's random streams."""
-    return randomness.generator(run.seed, slot, interval, purpose)
-
-
-def new_member(run: Run, slot: int, kind: str, lane: int) -> Member:
+def new_member(runs: Sequence[Run], lane: int) -> Member:
     """Return a member before its first step."""
+    number, slot = divmod(lane, len(runs[0].kinds))
+    run = runs[number]
     environment = Environment(run.env, run.time_limit)
     buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
-    hyper = drawn(run.initial_hyperparameters(kind), run.starts_of(kind), stream(run, slot, 0, Purpose.START))
-    member = Member(slot, kind, hyper, environment, buffer, lane)
+    kind = run.kinds[slot]
+    member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer, lane)
     member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
     return member
 
 
-def make_groups(runs: Sequence[Run], members: Sequence[Member]) -> list[Group]:
+def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape) -> list[Group]:
     """Return the groups in which new members learn.
 
     Args:
         runs: of populations side by side, which differ by their seed alone.
-        members: of all of them, by lane.
+        lanes: of the members.
+        shape: of the environment's observations and actions.
     """
-    run, size, shape = runs[0], len(runs[0].kinds), members[0].environment.shape
-    built = {kind: algorithms.build(run, kind, shape.observations, shape.actions) for kind in run.mix}
+    run, size = runs[0], len(runs[0].kinds)
+    kinds = {lane: run.kinds[lane % size] for lane in lanes}
+    built = {kind: algorithms.build(run, kind, shape.observations, shape.actions) for kind in dict.fromkeys(kinds.values())}
     programs = {kind: placement.make_programs(algorithm, run.precision, kind) for kind, algorithm in built.items()}
     groups = []
-    for kind, lanes, device in placement.deal(run.kinds * len(runs), run.placement):
-        rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in lanes]
+    for kind, own, device in placement.deal(kinds, run.placement):
+        rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in own]
         learners = [built[kind].init(rng) for rng in rngs]
-        groups.append(Group(lanes, kind, programs[kind], device, learners, run.steps_per_round))
+        groups.append(Group(own, kind, programs[kind], device, learners, run.steps_per_round))
     return groups
 
 
-# -------------------------------------------------------------------------------------------------- rollout and learn
-
-
-def begin_interval(runs: Sequence[Run], members: Sequence[Member], groups: Sequence[Group], interval: int) -> list[Crew]:
-    """Start an interval of members, given by lane, and return them by group."""
-    run = runs[0]
-    for member in members:
-        member.begin_interval(partial(stream, runs[member.lane // len(run.kinds)], member.slot, interval))
-    crews = [(group, [members[lane] for lane in group.lanes]) for group in groups]
-    for group, own in crews:
-        group.begin_interval([member.hyperparameters for member in own])
-        if own[0].environment_steps >= run.learning_starts:
-            group.act(observations(own), noises(own))
-    return crews
-
-
-def rollout_and_learn(
-    run: Run, crews: Sequence[Crew], length: int, tell: Callable[[int], None]
-) -> tuple[dict[int, Sums], dict[str, float]]:
-    """Let every member take its steps of an interval, one update per step once it learns.
-
-    Args:
-        run: of the members; where there are several, they differ by their seed alone.
-        crews: that began the interval.
-        length: steps of the interval.
-        tell: is told now and then how many are done.
-
-    Returns:
-        The updates' sums by lane, and the seconds that rolling out and learning took.
-    """
-    seconds = {"rollout": 0.0, "learn": 0.0}
-    told = time.perf_counter()
-    # Two watches take turns: while one's environments step here, the other's updates run on their devices. Not each group by
-    # itself: products sweep the caches, and the first environment of a watch fetches its code for all of them.
-    watches = crews[: len(crews) // 2], crews[len(crews) // 2 :]
-    for tick in range(length):
-        for watch in watches:
-            advance(run, watch, tick, length, seconds)
-        if (now := time.perf_counter()) - told > PROGRESS_PERIOD:
-            tell(tick + 1)
-            told = now
-    began = time.perf_counter()
-    sums = {lane: one for group, _ in crews for lane, one in zip(group.lanes, group.sums(), strict=True)}
-    seconds["learn"] += time.perf_counter() - began
-    return sums, seconds
-
-
-def observations(members: list[Member]) -> np.ndarray:
-    """Return the members' observations [M, O]."""
-    return np.stack([member.observation for member in members])
-
-
-def noises(members: list[Member]) -> np.ndarray:
-    """Return exploration noise of the members [M, A]."""
-    return np.stack([member.noise() for member in members])
-
-
-def advance(run: Run, watch: Sequence[Crew], tick: int, length: int, seconds: dict[str, float]) -> None:
-    """Take one environment step of the members of some groups and start their next update or action, at a tick of an interval."""
-    # Members of a group share kind and schedule, so one's count speaks for all.
-    began = time.perf_counter()
-    steps = {group: run.interval_steps(group.kind, length) for group, _ in watch}
-    crews = [crew for crew in watch if run.shrink == "gradient" or tick < steps[crew[0]]]
-    actions = [next_actions(run, group, members) for group, members in crews]
-    acted = time.perf_counter()
-    for (_, members), own in zip(crews, actions, strict=True):
-        for member, action in zip(members, own, strict=True):
-            member.advance(action)
-    stepped = time.perf_counter()
-    for group, members in crews:
-        # Fewer gradient steps than ticks are spread over the interval.
-        due = run.shrink != "gradient" or (tick + 1) * steps[group] // length > tick * steps[group] // length
-        if due and members[0].environment_steps > run.learning_starts:
-            learn(group, members)
-        elif members[0].environment_steps >= run.learning_starts:
-            group.act(observations(members), noises(members))
-    seconds["rollout"] += stepped - acted
-    seconds["learn"] += time.perf_counter() - stepped + acted - began
-
-
-def next_actions(run: Run, group: Group, members: list[Member]) -> Sequence[np.ndarray]:
-    """Return the members' next actions, each [A] in [-1, 1]."""
-    if members[0].environment_steps < run.learning_starts:
-        noise = run.exploration_noise if run.warm_up_noise else 0.0
-        return [member.warm_up_action(noise) for member in members]
-    return list(group.actions())
-
-
-def learn(group: Group, members: list[Member]) -> None:
-    """Start one update of a group's members, gathering the curvature first of those whose optimizer is new."""
-    padded = bucket(max(member.hyperparameters.batch_size for member in members))
-    for member in members:
-        # An empty buffer has no curvature, and is a failing environment's; the burn-in waits for it to work.
-        if member.needs_burn_in and len(member.replay):
-            burn_in(group, member, padded)
-    samples = [member.sample(padded) for member in members]
-    group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
-    for member in members:
-        member.gradient_steps += 1
-
-
-def burn_in(group: Group, member: Member, padded: int) -> None:
-    """Fill the factors of a curvature optimizer from the member's replay, before its first step."""
-    group.burn_in(member.lane, [member.sample(padded, member.burn_in_rng) for _ in range(group.burn_in_batches)])
-    member.needs_burn_in = False
-
-
-# ----------------------------------------------------------------------------------------------------------- evaluate
-
-
-class Outcome(NamedTuple):
-    """What came of a member's interval."""
-
-    sums: Sums  # of its updates
-    evaluation: Evaluation
-    health: Health
-    policy: Policy
-
-
-def evaluate_member(member: Member, group: Group, env: str, environment: Environment, seeds: list[int], sums: Sums) -> Outcome:
+def evaluated(member: Member, group: Group, environment: Environment, seeds: list[int], sums: Sums) -> Outcome:
     """Measure a member's fitness and look at its networks.
 
     A member that has diverged, or whose environment keeps failing, is put into quarantine: it has no fitness.
@@ -194,20 +175,28 @@ def evaluate_member(member: Member, group: Group, env: str, environment: Environ
     Args:
         member: whose interval has ended.
         group: that it learns in.
-        env: the environment's id.
         environment: where the episodes are played.
         seeds: of the episodes.
         sums: of the member's updates in the interval.
     """
     learner = group.learner(member.lane)
-    policy = Policy([(layer.w, layer.b) for layer in learner.actor], environment.low, environment.high, env)
+    policy = Policy([(layer.w, layer.b) for layer in learner.actor], environment.low, environment.high, environment.id)
     member.quarantined = member.quarantined or divergence(health.not_finite(group.networks_of(learner)), sums)
-    evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
-    member.fitness = math.nan if member.quarantined else evaluation.mean
-    return Outcome(sums, evaluation, health.examine(learner, member.replay, *member.environment.shape), policy)
+    evaluation = Evaluation([], []) if member.quarantined else played(environment, policy, seeds, member)
+    return Outcome(
+        sums,
+        evaluation,
+        health.examine(learner, member.replay, *member.environment.shape),
+        policy,
+        member.environment_steps,
+        member.gradient_steps,
+        member.finished_returns,
+        quarantined=member.quarantined is not None,
+        largest=member.replay.largest() if member.quarantined else (0.0, 0.0),
+    )
 
 
-def fitness(environment: Environment, policy: Policy, seeds: list[int], member: Member) -> Evaluation:
+def played(environment: Environment, policy: Policy, seeds: list[int], member: Member) -> Evaluation:
     """Return a member's evaluation; one that fails puts the member into quarantine."""
     faulted = member.note_in_evaluation
     try:
@@ -219,14 +208,3 @@ def fitness(environment: Environment, policy: Policy, seeds: list[int], member: 
     if not math.isfinite(evaluation.mean):
         member.quarantine("its evaluation's return is not finite")
     return evaluation
-
-
-# -------------------------------------------------------------------------------------------------------------- copy
-
-
-def copy(child: Member, to: Group, parent: Member, source: Group, reset: bool) -> None:
-    """Make a member a copy of another one: networks, targets and replay always, the optimizers' state unless `reset`."""
-    to.put(child.lane, source.take(parent.lane), reset_optimizers=reset)
-    child.replay.copy_from(parent.replay)
-    child.parent = parent.slot
-    child.needs_burn_in = reset or parent.needs_burn_in

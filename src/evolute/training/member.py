@@ -1,4 +1,4 @@
-"""The members of a population as the host sees them; their networks live in placement's groups."""
+"""A member as the process sees it that steps its environment; its networks live in placement's groups."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +8,6 @@ import numpy as np
 
 from evolute.environments.gym import Environment
 from evolute.errors import EnvironmentFault, RunStopped
-from evolute.evolution.base import Standing
 from evolute.hyperparameters import Hyperparameters
 from evolute.training.randomness import Purpose
 from evolute.training.replay import ReplayBuffer, Sample
@@ -38,9 +37,6 @@ class Member:
     # over the whole run
     environment_steps: int = 0
     gradient_steps: int = 0
-    fitness: float = float("nan")
-    # Slot of the member that this one copied last; None while it has copied nobody.
-    parent: int | None = None
     # Whether its curvature is to be gathered anew before its next update.
     needs_burn_in: bool = True
     # Faults of its environment in an interval that it tolerates, and whether one more stops the run.
@@ -58,11 +54,6 @@ class Member:
     burn_in_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     episode_return: float = 0.0
     finished_returns: list[float] = field(default_factory=list)
-
-    @property
-    def standing(self) -> Standing:
-        """What evolution sees of it."""
-        return Standing(self.slot, self.kind, self.fitness, self.hyperparameters)
 
     def begin_interval(self, stream: Callable[[Purpose], np.random.Generator]) -> None:
         """Start an interval with random streams of its own.

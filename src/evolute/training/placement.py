@@ -326,19 +326,19 @@ class Group:
         return jax.tree.map(np.array, jax.device_get(tree))
 
 
-def deal(kinds: Sequence[str], placement: str) -> list[tuple[str, list[int], Device]]:
-    """Return (kind, lanes, device) for every group of a population.
+def deal(kinds: Mapping[int, str], placement: str) -> list[tuple[str, list[int], Device]]:
+    """Return (kind, lanes, device) for every group of members.
 
     Args:
-        kinds: each lane's kind.
+        kinds: of the members, by lane.
         placement: "map" for groups of one, dealt over the devices; "vmap" for one group per kind; "auto" by the platform.
     """
     devices = devices_here()
     if placement == "auto":
         placement = "map" if devices[0].platform == "cpu" else "vmap"
     if placement == "map":
-        return [(kind, [lane], devices[lane % len(devices)]) for lane, kind in enumerate(kinds)]
+        return [(kind, [lane], devices[n % len(devices)]) for n, (lane, kind) in enumerate(kinds.items())]
     cohorts: dict[str, list[int]] = {}
-    for lane, kind in enumerate(kinds):
+    for lane, kind in kinds.items():
         cohorts.setdefault(kind, []).append(lane)
     return [(kind, lanes, devices[n % len(devices)]) for n, (kind, lanes) in enumerate(cohorts.items())]

@@ -10,6 +10,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from evolute.config import Run
+
 
 class Purpose(IntEnum):
     """What a stream is used for. The numbers are part of a run's identity: append, never reorder."""
@@ -40,3 +42,8 @@ def seed_sequence(seed: int, member: int, interval: int, purpose: Purpose) -> np
 def generator(seed: int, member: int, interval: int, purpose: Purpose) -> np.random.Generator:
     """Return the generator of one stream."""
     return np.random.default_rng(seed_sequence(seed, member, interval, purpose))
+
+
+def stream(run: Run, slot: int, interval: int, purpose: Purpose) -> np.random.Generator:
+    """Return one of a run's random streams."""
+    return generator(run.seed, slot, interval, purpose)

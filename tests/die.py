@@ -17,7 +17,7 @@ from evolute.commands import cli
 from evolute.evolution import pbt
 from evolute.runs import checkpoint
 from evolute.runs import folder as run_folder
-from evolute.training import evaluate, host
+from evolute.training import evaluate, host, replay, storage
 
 
 def kill(*_, **__):
@@ -44,7 +44,7 @@ def half_a_line(real, path, data):
 
 def half_a_copy(real, *arguments):
     """Copy the networks of an exploit and not its replay."""
-    at(host.ReplayBuffer, "copy_from", 1, kill)
+    at(replay.ReplayBuffer, "copy_from", 1, kill)
     return real(*arguments)
 
 
@@ -58,11 +58,11 @@ def no_handles(real, *arguments):
 def poisoned(slot):
     """Make every number that a member learns NaN."""
 
-    def poison(real, state, *arguments):
-        group = next(group for group in state.groups if slot in group.lanes)
+    def poison(real, host, *arguments):
+        group = host.group_of(slot)
         learner = jax.tree.map(lambda x: np.full_like(x, np.nan) if np.issubdtype(x.dtype, np.floating) else x, group.take(slot))
         group.put(slot, learner, reset_optimizers=False)
-        return real(state, *arguments)
+        return real(host, *arguments)
 
     return poison
 
@@ -74,8 +74,8 @@ PLACES = {
     "half a line": (files, "append", half_a_line),
     "metrics": (run_folder, "append", half_a_line),
     # a checkpoint
-    "replay": (checkpoint, "save_replay", lambda real, *arguments: (real(*arguments), kill())),
-    "arrays": (checkpoint, "_save_arrays", kill),
+    "replay": (host.Host, "save_replay", lambda real, *arguments: (real(*arguments), kill())),
+    "arrays": (storage, "save_arrays", kill),
     "manifest": (checkpoint, "delete_unneeded", kill),
     "delete": (Path, "unlink", kill),
     # an evolution
@@ -92,7 +92,7 @@ PLACES = {
     "rewound": (resumption, "rewind", lambda real, *arguments: (real(*arguments), kill())),
     # other than a kill
     "no handles": (checkpoint, "save", no_handles),
-    **{f"poison {slot}": (engine, "evaluate_members", poisoned(slot)) for slot in range(4)},
+    **{f"poison {slot}": (host.Host, "evaluate", poisoned(slot)) for slot in range(4)},
 }
 
 if __name__ == "__main__":

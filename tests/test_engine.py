@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import evolute
-from evolute import engine
 from evolute.algorithms.base import no_sums
 from evolute.evolution.pbt import Exploit, Standing
 from evolute.hyperparameters import Hyperparameters
 from evolute.training.quarantine import divergence
+from stepped import Stepped
 
 TINY = {
     "actor_layers": (16, 16),
@@ -29,10 +29,6 @@ def train(env="InvertedPendulum-v4", **settings):
     result = evolute.train(evolute.Run(env, **(TINY | settings)), observer=progress.append)
     rows = [row for p in progress for row in p.rows]
     return result, rows
-
-
-def silent(_steps):
-    pass
 
 
 def leaves_equal(a, b):
@@ -96,24 +92,24 @@ def test_a_single_agent_never_evolves():
 
 def test_warm_up_acts_uniformly_and_learning_begins_after_it():
     run = evolute.Run("HalfCheetah-v4", **(TINY | {"steps": 400, "interval": 400, "learning_starts": 300}))
-    state = engine.start([run])[0]
-    engine.rollout_and_learn([state], silent)[0]
-    member, shape = state.members[0], state.members[0].environment.shape
+    stepped = Stepped(run)
+    stepped.roll_out()
+    member, shape = stepped.members[0], stepped.host.facts.shape
     actions = member.replay.transitions()[:, shape.observations : shape.observations + shape.actions]
     assert member.gradient_steps == 100
     # Uniform on [-1, 1] has variance 1/3; a policy of small random weights acts near zero with noise 0.1.
     assert np.allclose(actions[:300].var(), 1 / 3, atol=0.03)
     assert actions[301:].std(axis=0).mean() < 0.5
-    engine.close(state)
+    stepped.close()
 
 
 def test_the_sb3_preset_adds_noise_to_the_warm_up():
     def warm_up(preset):
         run = evolute.Run("HalfCheetah-v4", preset=preset, **(TINY | {"steps": 400, "interval": 100, "learning_starts": 300}))
-        state = engine.start([run])[0]
-        engine.rollout_and_learn([state], silent)[0]
-        engine.close(state)
-        return state.members[0].replay.transitions()[:, 17:23]
+        stepped = Stepped(run)
+        stepped.roll_out()
+        stepped.close()
+        return stepped.members[0].replay.transitions()[:, 17:23]
 
     # Clipped noise leaves actions exactly at a bound; a uniform draw never does.
     assert (np.abs(warm_up("sb3")) == 1.0).any()
@@ -122,11 +118,11 @@ def test_the_sb3_preset_adds_noise_to_the_warm_up():
 
 def test_no_transition_joins_two_episodes():
     run = evolute.Run("probe_envs:Limit-v0", **(TINY | {"steps": 240, "interval": 40, "mix": {"adam": 1, "sgd": 1}}))
-    state = engine.start([run])[0]
+    stepped = Stepped(run)
     for _ in range(6):
-        engine.rollout_and_learn([state], silent)[0]
-        state.interval += 1
-    for member in state.members:
+        stepped.roll_out()
+        stepped.state.interval += 1
+    for member in stepped.members:
         shape = member.environment.shape
         rows = member.replay.transitions()
         obs, next_obs = rows[:, : shape.observations], rows[:, -shape.observations :]
@@ -135,46 +131,42 @@ def test_no_transition_joins_two_episodes():
         assert np.array_equal(obs[:, 1] + 1, next_obs[:, 1])
         # The limit truncates: nothing is ever marked as terminated.
         assert not rows[:, -shape.observations - 1].any()
-    engine.close(state)
+    stepped.close()
 
 
 def populated(**settings):
-    """A population of four that has learnt a little, with its decided exploits not yet carried out."""
+    """A population of four that has learnt a little, and has had no evolution yet."""
     run = evolute.Run("InvertedPendulum-v4", **(TINY | {"mix": {"adam": 2, "kfac": 2}, "steps": 400, "interval": 100} | settings))
-    state = engine.start([run])[0]
-    engine.rollout_and_learn([state], silent)[0]
-    return state
+    stepped = Stepped(run)
+    stepped.roll_out()
+    return stepped
 
 
-def exploit_of(state, child, parent, **changed):
+def exploit_of(stepped, child, parent, **changed):
     def standing(slot, fitness):
-        member = state.members[slot]
+        member = stepped.state.members[slot]
         return Standing(slot, member.kind, fitness, member.hyperparameters)
 
-    start = state.members[child].hyperparameters
+    start = stepped.state.members[child].hyperparameters
     return Exploit(standing(child, 0.0), standing(parent, 1.0), start._replace(**changed))
-
-
-def group_of(state, slot):
-    return next(group for group in state.groups if slot in group.lanes)
 
 
 @pytest.mark.parametrize("placement", ["map", "vmap"])
 @pytest.mark.parametrize(("child", "parent"), [(0, 1), (2, 3), (0, 3), (2, 1)])
 def test_exploit_copies_networks_and_replay_and_treats_the_optimizer_by_kind(child, parent, placement):
-    state = populated(placement=placement)
+    stepped = populated(placement=placement)
     other = ({0, 1, 2, 3} - {child, parent}).pop()
-    untouched = group_of(state, other).take(other)
-    engine.copy_member(state, exploit_of(state, child, parent, batch_size=40))
-    copy, original = group_of(state, child).take(child), group_of(state, parent).take(parent)
+    untouched = stepped.learner(other)
+    stepped.copy(exploit_of(stepped, child, parent, batch_size=40))
+    copy, original = stepped.learner(child), stepped.learner(parent)
     for part in ("actor", "critics", "target_actor", "target_critics"):
         assert leaves_equal(getattr(copy, part), getattr(original, part))
-    a, b = state.members[child], state.members[parent]
+    a, b = stepped.members[child], stepped.members[parent]
     assert np.array_equal(a.replay.transitions(), b.replay.transitions())
     assert len(a.replay) == len(b.replay) == 100
     assert not np.shares_memory(a.replay._ring, b.replay._ring)
-    assert a.hyperparameters.batch_size == 40
-    assert a.parent == parent
+    assert stepped.state.members[child].hyperparameters.batch_size == 40
+    assert stepped.state.members[child].parent == parent
     states = ("actor_state", "critic_states")
     if a.kind == b.kind:
         assert all(leaves_equal(getattr(copy, s), getattr(original, s)) for s in states)
@@ -188,52 +180,52 @@ def test_exploit_copies_networks_and_replay_and_treats_the_optimizer_by_kind(chi
         )
         assert all(not leaf.any() for leaf in jax.tree.leaves(moments))
         assert a.needs_burn_in
-    assert leaves_equal(group_of(state, other).take(other), untouched)
-    engine.close(state)
+    assert leaves_equal(stepped.learner(other), untouched)
+    stepped.close()
 
 
 def test_a_child_does_not_repeat_its_parent():
-    state = populated()
-    engine.copy_member(state, exploit_of(state, 0, 1))
-    state.interval += 1
-    engine.rollout_and_learn([state], silent)[0]
-    child, parent = state.members[0].replay, state.members[1].replay
+    stepped = populated()
+    stepped.copy(exploit_of(stepped, 0, 1))
+    stepped.state.interval += 1
+    stepped.roll_out()
+    child, parent = stepped.members[0].replay, stepped.members[1].replay
     assert len(child) == len(parent) == 200
     assert not np.array_equal(child.transitions()[100:], parent.transitions()[100:])
-    engine.close(state)
+    stepped.close()
 
 
 def test_a_state_copied_before_its_first_update_is_still_burnt_in():
-    state = populated(learning_starts=150)
-    assert all(member.needs_burn_in for member in state.members)
-    engine.copy_member(state, exploit_of(state, 2, 3))
-    assert state.members[2].needs_burn_in
-    engine.close(state)
+    stepped = populated(learning_starts=150)
+    assert all(member.needs_burn_in for member in stepped.members)
+    stepped.copy(exploit_of(stepped, 2, 3))
+    assert stepped.members[2].needs_burn_in
+    stepped.close()
 
 
 def test_copying_the_optimizer_state_can_be_switched_off():
-    state = populated(copy_optimizer_state=False)
-    engine.copy_member(state, exploit_of(state, 0, 1))
-    copy = group_of(state, 0).take(0)
+    stepped = populated(copy_optimizer_state=False)
+    stepped.copy(exploit_of(stepped, 0, 1))
+    copy = stepped.learner(0)
     assert all(not leaf.any() for leaf in jax.tree.leaves(copy.actor_state[0].mu))
-    engine.close(state)
+    stepped.close()
 
 
 def test_a_broken_member_is_never_a_parent_and_is_replaced():
-    state = populated()
-    group = group_of(state, 1)
+    stepped = populated()
+    group = stepped.group_of(1)
     learner = group.take(1)
     broken = learner._replace(actor=jax.tree.map(lambda x: np.full_like(x, np.nan), learner.actor))
     group.put(1, broken, reset_optimizers=False)
     sums = [jax.tree.map(float, no_sums())] * 4
-    evaluations = engine.evaluate_members(state, sums)
-    assert math.isnan(evaluations[1].evaluation.mean)
-    state.interval += 1
-    exploits = engine.evolve_members(state)
+    outcomes = stepped.evaluate(sums)
+    assert math.isnan(outcomes[1].evaluation.mean)
+    stepped.state.interval += 1
+    exploits = stepped.evolve()
     assert 1 in {e.child.slot for e in exploits}
     assert 1 not in {e.parent.slot for e in exploits}
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(group.take(1).actor))
-    engine.close(state)
+    stepped.close()
 
 
 def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
@@ -246,12 +238,12 @@ def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
 
 
 def test_members_draw_streams_of_their_own():
-    state = populated(mix={"adam": 2})
-    first, second = state.members
+    stepped = populated(mix={"adam": 2})
+    first, second = stepped.members
     assert not np.array_equal(first.replay.transitions()[:50], second.replay.transitions()[:50])
     assert not np.array_equal(first.noise(), second.noise())
     assert not np.array_equal(first.sample(32).noise, second.sample(32).noise)
-    engine.close(state)
+    stepped.close()
 
 
 def test_the_best_policy_ever_seen_is_kept():
@@ -287,15 +279,15 @@ def test_every_kind_learns_the_best_action_of_a_bandit(kind):
 def test_nothing_fails_at_small_damping(kind, env):
     dampings = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
     run = evolute.Run(env, **(TINY | {"mix": {kind: 5}, "steps": 2_100, "interval": 2_100, "learning_starts": 100}))
-    state = engine.start([run])[0]
-    for member, damping in zip(state.members, dampings, strict=True):
+    stepped = Stepped(run)
+    for member, damping in zip(stepped.state.members, dampings, strict=True):
         member.hyperparameters = member.hyperparameters._replace(actor_damping=damping, critic_damping=damping)
-    reports = engine.rollout_and_learn([state], silent)[0]
-    for member, report in zip(state.members, reports, strict=True):
+    reports = stepped.roll_out()
+    for member, report in zip(stepped.members, reports, strict=True):
         assert member.gradient_steps == report.updates == 2_000
-        learner = group_of(state, member.slot).take(member.slot)
+        learner = stepped.learner(member.slot)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner))
         # Containment is for accidents, not how it trains.
         assert report.contained.statistics + report.contained.inverses + report.contained.steps <= 20
         assert math.isfinite(report.critic_loss)
-    engine.close(state)
+    stepped.close()

@@ -374,16 +374,16 @@ def test_a_kind_without_damping_trains_and_gathers_as_many_batches_as_it_asks_fo
         "probe_envs:Limit-v0", mix={"plain": 2}, actor_layers=[4], critic_layers=[4], episodes=1, final_episodes=1, **sizes
     )
     assert set(run.perturbed("plain")) == {"batch_size", "actor_learning_rate", "critic_learning_rate"}
-    [state] = engine.start([run])
+    [state], [host] = engine.start([run])
     try:
-        engine.go_on([state], [None], None)
-        for member in state.members:
-            learner = state.group_of(member).take(member.lane)
+        engine.go_on([state], [host], [None], None)
+        for member in host.members.values():
+            learner = host.group_of(member.lane).take(member.lane)
             assert member.gradient_steps == 40
             assert learner.actor_state == Counted(20 + actor_batches, actor_batches)
             assert learner.critic_states == (Counted(40 + critic_batches, critic_batches),) * 2
     finally:
-        engine.close(state)
+        engine.close([host])
 
 
 def test_a_kinds_own_options_are_checked_like_all_others(monkeypatch):

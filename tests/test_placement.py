@@ -105,12 +105,12 @@ def test_a_population_compiles_as_many_programs_however_large_it_is_and_however_
             episodes=1,
             final_episodes=1,
         )
-        states = engine.start([run])
-        [result] = engine.go_on(states, [None], None)
+        states, [host] = engine.start([run])
+        [result] = engine.go_on(states, [host], [None], None)
         assert result.lineage
-        programs = {group.kind: group._programs for group in states[0].groups}
+        programs = {group.kind: group._programs for group in host.groups}
         found.append({kind: [program._cache_size() for program in compiled(own)] for kind, own in programs.items()})
-        engine.close(states[0])
+        engine.close([host])
     assert found[0] == found[1]
     # Each once for a device.
     devices = len(jax.local_devices())
@@ -192,7 +192,7 @@ def test_a_members_update_copies_none_of_its_large_arrays(kind):
 
 
 def test_deal_maps_members_over_devices_or_joins_a_kind():
-    kinds = ["adam", "adam", "kfac"]
+    kinds = dict(enumerate(["adam", "adam", "kfac"]))
     device = jax.local_devices()[0]
     assert [(kind, slots) for kind, slots, _ in placement.deal(kinds, "map")] == [
         ("adam", [0]),

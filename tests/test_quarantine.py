@@ -22,6 +22,7 @@ from evolute.runs.checkpoint import FOLDER
 from evolute.training import evaluate
 from evolute.training.quarantine import divergence
 from probe_envs import Jackpot, Planned
+from stepped import Stepped
 
 TINY = {
     "actor_layers": (16, 16),
@@ -37,28 +38,13 @@ KINDS = ("adam", "diag_ggn", "kfac", "kfac_empirical")
 
 
 def begin(env="probe_envs:Planned-v0", **settings):
-    return engine.start([evolute.Run(env, **(TINY | settings))])[0]
+    return Stepped(evolute.Run(env, **(TINY | settings)))
 
 
-def replaced(state, slot, name):
+def replaced(stepped, slot, name):
     """Give one member another environment of the same shape."""
-    state.members[slot].environment.close()
-    state.members[slot].environment = Environment(f"probe_envs:{name}-v0")
-
-
-def silent(_steps, _rows=None, _events=None):
-    pass
-
-
-def interval(state):
-    sums = engine.rollout_and_learn([state], silent)[0]
-    evaluations = engine.evaluate_members(state, sums)
-    state.interval += 1
-    return rows.interval_rows(state, evaluations, [])
-
-
-def learner(state, slot):
-    return next(group for group in state.groups if slot in group.lanes).take(slot)
+    stepped.members[slot].environment.close()
+    stepped.members[slot].environment = Environment(f"probe_envs:{name}-v0")
 
 
 def same(a, b):
@@ -73,11 +59,11 @@ def held(member):
 
 
 def test_no_false_transition_enters_the_replay():
-    state = begin(mix={"adam": 1})
+    stepped = begin(mix={"adam": 1})
     # The first reset fails, and one right after a fault; steps at an episode's start, middle and end fail.
     Planned.start(step={1, 8, 15, 30}, reset={1, 4, 5}, make={4})
-    engine.rollout_and_learn([state], silent)[0]
-    member, rows = state.members[0], held(state.members[0])
+    stepped.roll_out()
+    member, rows = stepped.members[0], held(stepped.members[0])
     assert [(fault.call, fault.message[:12]) for fault in member.faults].count(("step", "RuntimeError")) == 4
     assert {fault.call for fault in member.faults} == {"step", "reset", "make"}
     # The clock ticked for the steps that failed.
@@ -93,16 +79,16 @@ def test_no_false_transition_enters_the_replay():
     starts = [n for n, row in enumerate(rows) if row[1] == 0]
     whole = [a for a, b in zip(starts, [*starts[1:], len(rows)], strict=True) if b - a == 3]
     assert member.finished_returns == pytest.approx([rows[a : a + 3, 3].sum() for a in whole])
-    engine.close(state)
+    stepped.close()
 
 
 def test_the_same_run_with_faults_is_the_same_twice():
     def trained():
         Planned.start(step={3, 50, 51, 90}, reset={2})
-        state = begin(mix={"adam": 1})
-        rows = [interval(state) for _ in range(3)]
-        engine.close(state)
-        return json.dumps(rows), held(state.members[0])
+        stepped = begin(mix={"adam": 1})
+        rows = [stepped.interval() for _ in range(3)]
+        stepped.close()
+        return json.dumps(rows), held(stepped.members[0])
 
     first, second = trained(), trained()
     assert first[0] == second[0]
@@ -115,85 +101,86 @@ def test_the_same_run_with_faults_is_the_same_twice():
 @pytest.mark.parametrize("name", ["Raises", "RaisesInReset"])
 def test_other_members_do_not_notice_a_failing_environment(placement, name):
     def trained(failing):
-        state = begin("probe_envs:Noisy-v0", mix={"adam": 3}, placement=placement)
+        stepped = begin("probe_envs:Noisy-v0", mix={"adam": 3}, placement=placement)
         if failing:
-            replaced(state, 1, name)
-        rows = [interval(state) for _ in range(2)]
-        engine.close(state)
-        return state, [row for metrics, _ in rows for row in metrics if row["member"] != 1]
+            replaced(stepped, 1, name)
+        rows = [stepped.interval() for _ in range(2)]
+        stepped.close()
+        return stepped, [row for metrics, _ in rows for row in metrics if row["member"] != 1]
 
-    (state, rows), (other, expected) = trained(True), trained(False)
-    assert state.members[1].quarantined is not None
+    (stepped, rows), (other, expected) = trained(True), trained(False)
+    assert stepped.state.members[1].quarantined is not None
     assert rows == expected
     for slot in (0, 2):
-        assert np.array_equal(held(state.members[slot]), held(other.members[slot]))
-        assert same(learner(state, slot), learner(other, slot))
+        assert np.array_equal(held(stepped.members[slot]), held(other.members[slot]))
+        assert same(stepped.learner(slot), other.learner(slot))
     # A member whose environment never worked has nothing to learn from, and its networks stay finite.
-    assert len(state.members[1].replay) == (0 if name == "RaisesInReset" else 2 * 11 * 2)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner(state, 1)))
+    assert len(stepped.members[1].replay) == (0 if name == "RaisesInReset" else 2 * 11 * 2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stepped.learner(1)))
 
 
 @pytest.mark.parametrize("kind", ["kfac", "diag_ggn"])
 def test_curvature_waits_for_an_environment_to_work(kind):
-    state = begin("probe_envs:Noisy-v0", mix={kind: 1})
-    replaced(state, 0, "RaisesInReset")
-    interval(state)
-    assert state.members[0].needs_burn_in
-    replaced(state, 0, "Noisy")
-    rows, _ = interval(state)
-    assert not state.members[0].needs_burn_in
+    stepped = begin("probe_envs:Noisy-v0", mix={kind: 1})
+    replaced(stepped, 0, "RaisesInReset")
+    stepped.interval()
+    assert stepped.members[0].needs_burn_in
+    replaced(stepped, 0, "Noisy")
+    rows, _ = stepped.interval()
+    assert not stepped.members[0].needs_burn_in
     assert rows[0]["quarantined"] is None
     assert math.isfinite(rows[0]["fitness"])
-    engine.close(state)
+    stepped.close()
 
 
 @pytest.mark.parametrize(("max_faults", "quarantined"), [(3, True), (4, False)])
 def test_max_faults_is_the_number_that_a_member_gets_over(max_faults, quarantined):
     Planned.start(step={5, 10, 15, 20})
-    state = begin(mix={"adam": 1}, max_faults=max_faults)
-    rows, events = interval(state)
-    engine.close(state)
+    stepped = begin(mix={"adam": 1}, max_faults=max_faults)
+    rows, events = stepped.interval()
+    stepped.close()
     faults = [event for event in events if event["event"] == "environment_fault"]
     assert [fault["environment_steps"] for fault in faults] == [5, 10, 15, 20]
     assert rows[0]["environment_faults"] == 4
-    assert (rows[0]["quarantined"] is not None) == quarantined == (state.quarantines == 1) == math.isnan(rows[0]["fitness"])
+    assert (rows[0]["quarantined"] is not None) == quarantined == math.isnan(rows[0]["fitness"])
+    assert (stepped.state.quarantines == 1) == quarantined
     assert rows[0]["environment_steps"] == 40
     first = {"interval": 1, "steps": 40, "member": 0, "during": "training", "call": "step", "environment_steps": 5}
     assert faults[0] == {"event": "environment_fault", **first, "message": "RuntimeError: step 5 of the plan"}
     if quarantined:
         # It took no step after the last one.
-        assert len(state.members[0].replay) == 16
+        assert len(stepped.members[0].replay) == 16
         assert "failed 4 times in an interval, the last time in step: RuntimeError: step 20 of the plan" in events[-1]["reason"]
 
 
 def test_a_quarantined_member_tries_again_in_the_next_interval():
     Planned.start(step={1, 2})
-    state = begin(mix={"adam": 1}, max_faults=1)
-    assert interval(state)[0][0]["quarantined"]
-    assert interval(state)[0][0]["quarantined"] is None
-    assert len(state.members[0].replay) == 40
-    engine.close(state)
+    stepped = begin(mix={"adam": 1}, max_faults=1)
+    assert stepped.interval()[0][0]["quarantined"]
+    assert stepped.interval()[0][0]["quarantined"] is None
+    assert len(stepped.members[0].replay) == 40
+    stepped.close()
 
 
 def test_an_action_that_is_not_finite_is_not_the_environments_fault():
-    state = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=0, on_faults="stop")
-    interval(state)
-    broken(state, 1, "actor")
-    rows, events = interval(state)
+    stepped = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=0, on_faults="stop")
+    stepped.interval()
+    broken(stepped, 1, "actor")
+    rows, events = stepped.interval()
     assert [row["environment_faults"] for row in rows] == [0, 0]
     assert [event["event"] for event in events] == ["quarantine"]
     assert events[0]["reason"] == "its action was not finite"
     # No transition came of it.
-    assert len(state.members[1].replay) == 40
-    engine.close(state)
+    assert len(stepped.members[1].replay) == 40
+    stepped.close()
 
 
 # ------------------------------------------------------------------------------------------------------------ divergence
 
 
-def broken(state, slot, *parts):
+def broken(stepped, slot, *parts):
     """Put a NaN into one weight of some of a member's networks."""
-    group = next(group for group in state.groups if slot in group.lanes)
+    group = stepped.group_of(slot)
     networks = group.take(slot)
 
     def spoilt(tree):
@@ -209,41 +196,41 @@ def broken(state, slot, *parts):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_member_that_diverges_is_quarantined_alone_and_replaced(kind):
     def trained(spoil):
-        state = begin("probe_envs:Noisy-v0", mix={kind: 3}, placement="vmap")
-        interval(state)
+        stepped = begin("probe_envs:Noisy-v0", mix={kind: 3}, placement="vmap")
+        stepped.interval()
         if spoil:
-            broken(state, 1, "critics")
-        rows, events = interval(state)
-        return state, rows, events
+            broken(stepped, 1, "critics")
+        rows, events = stepped.interval()
+        return stepped, rows, events
 
-    (state, rows, events), (other, expected, _) = trained(True), trained(False)
+    (stepped, rows, events), (other, expected, _) = trained(True), trained(False)
     assert [event["member"] for event in events] == [1]
     assert [row["quarantined"] is not None for row in rows] == [False, True, False]
     assert "parameters of its critics" in rows[1]["quarantined"]
     for slot in (0, 2):
         assert rows[slot] == expected[slot]
-        assert np.array_equal(held(state.members[slot]), held(other.members[slot]))
-        assert same(learner(state, slot), learner(other, slot))
-    exploits = engine.evolve_members(state)
+        assert np.array_equal(held(stepped.members[slot]), held(other.members[slot]))
+        assert same(stepped.learner(slot), other.learner(slot))
+    exploits = stepped.evolve()
     assert [exploit.child.slot for exploit in exploits] == [1]
     assert exploits[0].parent.slot != 1
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner(state, 1)))
-    rows, _ = interval(state)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stepped.learner(1)))
+    rows, _ = stepped.interval()
     assert rows[1]["quarantined"] is None
-    engine.close(state)
-    engine.close(other)
+    stepped.close()
+    other.close()
 
 
 @pytest.mark.parametrize("part", ["actor", "critics", "target_actor", "target_critics"])
 def test_every_network_is_looked_at(part):
-    state = begin("probe_envs:Noisy-v0", mix={"adam": 2})
-    reports = engine.rollout_and_learn([state], silent)[0]
-    broken(state, 1, part)
-    engine.evaluate_members(state, reports)
-    assert state.members[0].quarantined is None
-    assert state.members[1].quarantined == f"parameters of its {part.replace('_', ' ')} are not finite"
-    assert [math.isnan(member.fitness) for member in state.members] == [False, True]
-    engine.close(state)
+    stepped = begin("probe_envs:Noisy-v0", mix={"adam": 2})
+    reports = stepped.roll_out()
+    broken(stepped, 1, part)
+    stepped.evaluate(reports)
+    assert stepped.state.members[0].quarantined is None
+    assert stepped.state.members[1].quarantined == f"parameters of its {part.replace('_', ' ')} are not finite"
+    assert [math.isnan(member.fitness) for member in stepped.state.members] == [False, True]
+    stepped.close()
 
 
 @pytest.mark.parametrize(("losses", "out"), [(0.0, False), (1.0, False), (25.0, False), (26.0, True), (50.0, True)])
@@ -258,9 +245,9 @@ def test_losses_that_are_not_finite_in_more_than_half_of_the_updates_are_diverge
 @pytest.mark.parametrize("kind", ["adam", "kfac"])
 def test_a_loss_that_is_not_finite_is_counted_and_enters_no_mean(kind):
     def reported(reward):
-        state = begin("probe_envs:Noisy-v0", mix={kind: 1}, interval=20)
-        member = state.members[0]
-        interval(state)
+        stepped = begin("probe_envs:Noisy-v0", mix={kind: 1}, interval=20)
+        member = stepped.members[0]
+        stepped.interval()
         # One batch that overflows among sound ones.
         sample, calls = member.sample, []
 
@@ -272,8 +259,8 @@ def test_a_loss_that_is_not_finite_is_counted_and_enters_no_mean(kind):
             return drawn
 
         member.sample = spoilt
-        rows, events = interval(state)
-        engine.close(state)
+        rows, events = stepped.interval()
+        stepped.close()
         return rows[0], events
 
     (sound, _), (row, events) = reported(None), reported(1e25)
@@ -327,35 +314,35 @@ def test_an_evaluation_that_keeps_failing_says_so(play):
 
 
 def test_faults_in_evaluation_count_and_quarantine_that_member_alone():
-    state = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=2)
-    reports = engine.rollout_and_learn([state], silent)[0]
-    state.evaluation_environment = Environment("probe_envs:Planned-v0")
+    stepped = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=2)
+    reports = stepped.roll_out()
+    stepped.host.environment = Environment("probe_envs:Planned-v0")
     # Two faults of the first member, three of the second: three steps per attempt, unless one fails.
     Planned.start(step={1, 5, 11, 12, 13})
-    evaluations = engine.evaluate_members(state, reports)
-    first, second = state.members
-    assert [len(member.faults) for member in state.members] == [2, 3]
-    assert {fault.during for member in state.members for fault in member.faults} == {"evaluation"}
-    assert (first.quarantined, len(evaluations[0].evaluation.returns)) == (None, 2)
+    outcomes = stepped.evaluate(reports)
+    first, second = stepped.state.members
+    assert [len(member.faults) for member in stepped.state.members] == [2, 3]
+    assert {fault.during for member in stepped.state.members for fault in member.faults} == {"evaluation"}
+    assert (first.quarantined, len(outcomes[0].evaluation.returns)) == (None, 2)
     assert "step 13 of the plan" in second.quarantined
     assert math.isnan(second.fitness)
-    assert state.best.slot == 0
-    engine.close(state)
+    assert stepped.state.best.slot == 0
+    stepped.close()
 
 
 def test_what_an_environment_remembers_does_not_reach_the_next_members_fitness():
-    state = begin("probe_envs:Remembers-v0", mix={"adam": 2})
+    stepped = begin("probe_envs:Remembers-v0", mix={"adam": 2})
     seen = []
-    reports = engine.rollout_and_learn([state], silent)[0]
-    reset = state.evaluation_environment.reset
-    state.evaluation_environment.reset = lambda seed: seen.append(float((obs := reset(seed))[0])) or obs
-    engine.evaluate_members(state, reports)
+    reports = stepped.roll_out()
+    reset = stepped.host.environment.reset
+    stepped.host.environment.reset = lambda seed: seen.append(float((obs := reset(seed))[0])) or obs
+    stepped.evaluate(reports)
     assert seen[:2] == seen[2:] == [1.0, 5.0]
     # Nor does one interval's training reach the next one's.
-    engine.rollout_and_learn([state], silent)[0]
-    rows = held(state.members[0])
+    stepped.roll_out()
+    rows = held(stepped.members[0])
     assert rows[0, 0] == rows[40, 0] == 1.0
-    engine.close(state)
+    stepped.close()
 
 
 # ------------------------------------------------------------------------------------------------------------ whole runs
@@ -423,12 +410,12 @@ def test_on_faults_stop_stops_at_once_and_records_why(tmp_path):
 
 
 def test_a_final_evaluation_that_fails_stops_with_the_environments_words():
-    state = begin("probe_envs:Noisy-v0", mix={"adam": 1}, max_faults=1)
-    interval(state)
-    state.evaluation_environment = Environment("probe_envs:Raises-v0")
+    stepped = begin("probe_envs:Noisy-v0", mix={"adam": 1}, max_faults=1)
+    stepped.interval()
+    stepped.host.environment = Environment("probe_envs:Raises-v0")
     with pytest.raises(RunStopped, match="failed 2 times, the last time in step: ValueError: the joint"):
-        engine.finish(state, None, 0.0)
-    engine.close(state)
+        engine.finish(stepped.state, stepped.crew, None, 0.0)
+    stepped.close()
 
 
 def test_a_time_limit_changes_no_number():
@@ -440,12 +427,12 @@ def test_a_time_limit_changes_no_number():
 
 
 def test_a_member_whose_environment_hangs_is_quarantined():
-    state = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=0)
-    state.members[1].environment = Environment("probe_envs:Spins-v0", time_limit=0.5)
-    rows, events = interval(state)
+    stepped = begin("probe_envs:Noisy-v0", mix={"adam": 2}, max_faults=0)
+    stepped.members[1].environment = Environment("probe_envs:Spins-v0", time_limit=0.5)
+    rows, events = stepped.interval()
     assert [row["quarantined"] is not None for row in rows] == [False, True]
     assert "did not return within 0.5 seconds" in events[0]["message"]
-    engine.close(state)
+    stepped.close()
 
 
 def test_the_command_line_says_in_one_sentence_why_an_environment_cannot_be_evaluated(tmp_path, capsys):
@@ -468,15 +455,15 @@ def test_a_curve_shows_where_a_member_was_in_quarantine():
 
 
 def test_a_stop_names_every_reason_and_every_cure():
-    state = begin("probe_envs:Noisy-v0", mix={"adam": 3})
+    stepped = begin("probe_envs:Noisy-v0", mix={"adam": 3})
     for slot, reason in enumerate(("it diverged", "its environment failed", "it diverged")):
-        state.members[slot].quarantine(reason)
-    state.members[1].faults = [None] * 11
-    assert rows.nobody_left(state.members) == (
+        stepped.state.members[slot].quarantined = reason
+    stepped.state.members[1].faults = [None] * 11
+    assert rows.nobody_left(stepped.state) == (
         "every member is in quarantine, so nobody is left to copy (members 0, 2: it diverged; member 1: its environment failed); "
         "lower the learning rates or raise the dampings, and fix the environment or raise max_faults."
     )
-    engine.close(state)
+    stepped.close()
 
 
 @pytest.mark.parametrize(

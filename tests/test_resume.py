@@ -20,10 +20,10 @@ from evolute.environments import gym
 from evolute.errors import Damaged
 from evolute.evolution.base import Exploit, Strategy, ranked
 from evolute.networks import Layer
-from evolute.runs import arrays, checkpoint
+from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder
 from evolute.runs.lock import locked
-from evolute.training import host
+from evolute.training import arrays, rollout
 from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
 from faults import contents, differences
 
@@ -108,12 +108,12 @@ def test_a_run_stopped_within_an_interval_goes_on_from_the_last_checkpoint(tmp_p
         if progress.steps > 130:
             raise Stop
 
-    host.PROGRESS_PERIOD, period = 0.0, host.PROGRESS_PERIOD
+    rollout.PROGRESS_PERIOD, period = 0.0, rollout.PROGRESS_PERIOD
     try:
         with pytest.raises(Stop):
             train(PLAIN, tmp_path / "run", observe)
     finally:
-        host.PROGRESS_PERIOD = period
+        rollout.PROGRESS_PERIOD = period
     notes = []
     resume(tmp_path / "run", note=notes.append)
     assert notes == ["going on after 100 of 250 steps."]

@@ -70,7 +70,7 @@ def test_one_of_them_can_be_extended_alone(tmp_path, beside):
 def test_where_nobody_is_left_in_one_the_others_can_be_resumed(tmp_path):
     from evolute.training import host
 
-    real = host.fitness
+    real = host.played
 
     def failing(environment, policy, seeds, member):
         # The second population is sick after its second interval.
@@ -79,7 +79,7 @@ def test_where_nobody_is_left_in_one_the_others_can_be_resumed(tmp_path):
         return real(environment, policy, seeds, member)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "fitness", failing)
+        patch.setattr(host, "played", failing)
         with pytest.raises(RunStopped, match="it is sick"):
             train_seeds(RUN, [3, 4], [tmp_path / "3", tmp_path / "4"])
     assert (tmp_path / "3" / "checkpoints" / "000002.json").exists()

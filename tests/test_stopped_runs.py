@@ -156,7 +156,7 @@ def test_whatever_a_number_in_a_manifest_is_the_run_goes_on_or_is_refused(run, m
     sound = manifest(run)
     # Nothing older to go on from, and a state for all.
     (run / "checkpoints" / "000001.json").unlink()
-    [state] = engine.start([RUN])
+    [state], crew = engine.start([RUN])
     outcomes = {"refused": 0, "trained": 0}
     for path in numbers_in(sound):
         for value in EDGES:
@@ -170,7 +170,7 @@ def test_whatever_a_number_in_a_manifest_is_the_run_goes_on_or_is_refused(run, m
                 found, _ = checkpoint.newest(run)
                 assert found.manifest["steps"] == 40 or path == ("steps",)
                 resumption.where_to_go_on(RunFolder.open(run), None, [])
-                restore(run, found, state)
+                restore(run, found, state, crew)
             except UserError:
                 outcomes["refused"] += 1
                 continue
@@ -179,9 +179,9 @@ def test_whatever_a_number_in_a_manifest_is_the_run_goes_on_or_is_refused(run, m
             state.best = None if state.best is None else state.best._replace(fitness=min(state.best.fitness, 1e6))
             # Such as: nobody is left with a learning rate of 2^31.
             with contextlib.suppress(RunStopped):
-                engine.go_on([state], [None], None)
+                engine.go_on([state], crew, [None], None)
             outcomes["trained"] += 1
-    engine.close(state)
+    engine.close(crew)
     assert min(outcomes.values()) > 10
 
 

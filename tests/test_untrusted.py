@@ -27,7 +27,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolute import engine, limits, toml
+from evolute import limits, toml
 from evolute.commands import cli, flags
 from evolute.commands.show import show
 from evolute.config import Run
@@ -37,8 +37,9 @@ from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
 from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder, refuse_links
 from evolute.runs.restore import restore
-from evolute.state import Best, State
+from evolute.state import Best
 from evolute.training.replay import bucket, row_width
+from stepped import Stepped
 
 # Processor seconds that one input may take; nearly all take a thousandth of it.
 PATIENCE = 10
@@ -558,33 +559,35 @@ TRAINING = Run(
 @pytest.fixture(scope="module")
 def checkpointed(tmp_path_factory):
     """A folder with a checkpoint of a population that has gathered some replay, and a state to restore it into."""
-    folder, state = tmp_path_factory.mktemp("checkpointed"), engine.start([TRAINING])[0]
-    for member in state.members:
+    folder, stepped = tmp_path_factory.mktemp("checkpointed"), Stepped(TRAINING)
+    state, host = stepped.state, stepped.host
+    for member in stepped.members:
         for n in range(20):
             member.replay.insert(np.full(2, n), np.zeros(1), 1.0, np.full(2, n + 1), False)
         member.environment_steps = 20
     state.interval = 1
-    actor = [(layer.w, layer.b) for layer in state.groups[0].learner(0).actor]
+    actor = [(layer.w, layer.b) for layer in host.groups[0].learner(0).actor]
     state.best = Best(Policy(actor, np.array([-1.0]), np.array([1.0]), TRAINING.env), 1.0, 0, "kfac", 20)
     fingerprints = {"physics_fingerprint": "0f", "arithmetic_fingerprint": "0f"}
     circumstances = {"versions": {"jax": "1"}, "devices": ["cpu"], "cores": 2, **fingerprints}
-    checkpoint.save_replay(folder, state)
+    host.save_replay(folder, host.lanes, 1)
     carried = {"config": toml.to_toml(TRAINING), "circumstances": circumstances, "records": {"metrics.jsonl": ""}}
-    checkpoint.save(folder, state, carried)
-    yield folder, state
-    engine.close(state)
+    checkpoint.save(folder, state, host.save(folder, host.lanes, 1), carried)
+    yield folder, stepped
+    stepped.close()
 
 
-def restored(folder: Path, state: State) -> checkpoint.Checkpoint:
+def restored(folder: Path, stepped: Stepped) -> checkpoint.Checkpoint:
     """Restore the newest checkpoint, and do what a run does next with what it brought."""
     found, _ = checkpoint.newest(folder)
     assert found is not None
     read_or_refused(lambda: Run(**toml.parse(found.manifest["config"], "the checkpoint")))
-    restore(folder, found, state)
-    for member in state.members:
+    restore(folder, found, stepped.state, stepped.crew)
+    for member, profile in zip(stepped.members, stepped.state.members, strict=True):
+        member.hyperparameters = profile.hyperparameters
         assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == row_width(2, 1)
     with np.errstate(over="ignore"):
-        as_array([member.hyperparameters for member in state.members])
+        as_array([member.hyperparameters for member in stepped.members])
     return found
 
 
@@ -599,7 +602,7 @@ def signed(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("right_checksum", [True, False])
 def test_a_hostile_checkpoint_is_restored_or_refused(checkpointed, tmp_path, right_checksum):
-    folder, state = checkpointed
+    folder, stepped = checkpointed
     shutil.copytree(folder, tmp_path / "run")
     file, outcomes = tmp_path / "run" / "checkpoints" / "000001.json", set()
     sound = file.read_bytes()
@@ -607,7 +610,7 @@ def test_a_hostile_checkpoint_is_restored_or_refused(checkpointed, tmp_path, rig
     before = files_in(tmp_path)
     for content in hostile_files(body, json.loads(body), as_json, right_checksum, 300):
         file.write_bytes(signed(content) if right_checksum else sound[:65] + content)
-        outcomes.add(read_or_refused(lambda: restored(tmp_path / "run", state)) is not None)
+        outcomes.add(read_or_refused(lambda: restored(tmp_path / "run", stepped)) is not None)
     # Reading writes nothing.
     assert files_in(tmp_path) == before | {file: file.read_bytes()}
     assert outcomes == ({True, False} if right_checksum else {False})
@@ -615,7 +618,7 @@ def test_a_hostile_checkpoint_is_restored_or_refused(checkpointed, tmp_path, rig
 
 @pytest.mark.parametrize("what", ["learner", "best", "segment"])
 def test_hostile_arrays_of_a_checkpoint_are_restored_or_refused(checkpointed, tmp_path, what):
-    folder, state = checkpointed
+    folder, stepped = checkpointed
     shutil.copytree(folder, tmp_path / "run")
     manifest_file = tmp_path / "run" / "checkpoints" / "000001.json"
     manifest = json.loads(manifest_file.read_bytes().partition(b"\n")[2])
@@ -629,7 +632,7 @@ def test_hostile_arrays_of_a_checkpoint_are_restored_or_refused(checkpointed, tm
         file.write_bytes(content)
         described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         manifest_file.write_bytes(signed(as_json(manifest)))
-        outcomes.add(read_or_refused(lambda: restored(tmp_path / "run", state)) is not None)
+        outcomes.add(read_or_refused(lambda: restored(tmp_path / "run", stepped)) is not None)
     assert outcomes == {True, False}
 
 

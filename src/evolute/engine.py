@@ -1,7 +1,6 @@
 """The loop between intervals: train, rank, evolve, record."""
 
 import contextlib
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,13 +12,13 @@ from evolute import evolution
 from evolute.config import Run
 from evolute.errors import RunStopped, UserError
 from evolute.evolution.base import Exploit, Streams
-from evolute.runs import cautions, changes, checkpoint, rows
+from evolute.runs import cautions, changes, rows
 from evolute.runs.folder import CONFIG_FILE, RunFolder, check_outs
-from evolute.runs.writing import save, write
-from evolute.state import Best, Note, Observer, Progress, Result, State, new_profile
+from evolute.runs.writing import save_checkpoint, save_replay, write
+from evolute.state import Note, Observer, Progress, Result, State, new_profile
 from evolute.training import processes, worker
 from evolute.training.randomness import POPULATION, Purpose, stream
-from evolute.training.worker import Orders, Outcome, Trained, Worker
+from evolute.training.worker import Orders, Trained, Worker
 
 
 def train(
@@ -168,15 +167,14 @@ def end_interval(
     Raises:
         RunStopped: a member could not end the interval, nobody is left, or a file cannot be written.
     """
-    outcomes = take_in(state, trained)
+    outcomes = state.take_in(trained)
     if len(outcomes) < len(state.members):
         write(state, folder, [], rows.trouble_rows(state, state.interval + 1))
         raise RunStopped(trained.stops[0])
     state.interval += 1
     state.evolved = False
-    shared = worker.shared(crew, state.lanes)
     if folder is not None:
-        save(state, folder, lambda: [one.save_replay(folder.path, own, state.interval) for one, own in shared])
+        save_replay(state, folder, crew)
     exploits = evolve_members(state, crew) if state.interval < state.intervals else []
     metrics, events = rows.interval_rows(state, outcomes, exploits)
     write(state, folder, metrics, events)
@@ -189,35 +187,8 @@ def end_interval(
         raise RunStopped(rows.nobody_left(state, f" in {str(folder.path / CONFIG_FILE)!r}"))
     if folder is not None and (state.interval % state.run.checkpoint_every == 0 or state.interval == state.intervals):
         state.earlier_seconds = time.perf_counter() - began
-        save(state, folder, lambda: save_checkpoint(state, shared, folder))
+        save_checkpoint(state, folder, crew)
     tell(state, state.steps_done, metrics, events)
-
-
-def save_checkpoint(state: State, shared: Sequence[tuple[Worker, list[int]]], folder: RunFolder) -> None:
-    """Write a checkpoint of one population, whose members the workers share."""
-    saved = {}
-    for one, own in shared:
-        saved |= one.save(folder.path, own, state.interval)
-    checkpoint.save(folder.path, state, saved, folder.carried(state.run))
-
-
-def take_in(state: State, trained: Trained) -> list[Outcome]:
-    """Take in what came of the members' interval, and keep the best policy; return the outcomes of those that ended it."""
-    outcomes = []
-    for member, lane in zip(state.members, state.lanes, strict=True):
-        member.suffer(trained.troubles[lane])
-        if lane not in trained.outcomes:
-            continue
-        outcome = trained.outcomes[lane]
-        outcomes.append(outcome)
-        member.advance(outcome)
-        state.quarantines += outcome.quarantined
-        if math.isfinite(member.fitness) and (state.best is None or member.fitness > state.best.fitness):
-            state.best = Best(outcome.policy, member.fitness, member.slot, member.kind, member.environment_steps)
-    for phase, spent in trained.seconds.items():
-        # Populations side by side share these phases.
-        state.seconds[phase] += spent
-    return outcomes
 
 
 def evolve_members(state: State, crew: Sequence[Worker]) -> list[Exploit]:

@@ -14,7 +14,7 @@ from evolute.policy import Policy
 from evolute.training.evaluate import Evaluation
 from evolute.training.member import Fault
 from evolute.training.randomness import Purpose, stream
-from evolute.training.worker import Outcome, Trouble
+from evolute.training.worker import Outcome, Trained, Trouble
 
 PHASES = ("rollout", "learn", "evaluate", "evolve", "record", "checkpoint")
 
@@ -108,6 +108,24 @@ class State:
     def steps_done(self) -> int:
         """Steps of the run's clock: those of a member that takes every step of every interval."""
         return min(self.interval * self.run.interval, self.run.steps)
+
+    def take_in(self, trained: Trained) -> list[Outcome]:
+        """Take in what came of the members' interval, and keep the best policy; return the outcomes of those that ended it."""
+        outcomes = []
+        for member, lane in zip(self.members, self.lanes, strict=True):
+            member.suffer(trained.troubles[lane])
+            if lane not in trained.outcomes:
+                continue
+            outcome = trained.outcomes[lane]
+            outcomes.append(outcome)
+            member.advance(outcome)
+            self.quarantines += outcome.quarantined
+            if math.isfinite(member.fitness) and (self.best is None or member.fitness > self.best.fitness):
+                self.best = Best(outcome.policy, member.fitness, member.slot, member.kind, member.environment_steps)
+        for phase, spent in trained.seconds.items():
+            # Populations side by side share these phases.
+            self.seconds[phase] += spent
+        return outcomes
 
 
 def new_profile(run: Run, slot: int, kind: str) -> Profile:

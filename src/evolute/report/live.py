@@ -289,13 +289,21 @@ def contained(row: dict[str, Any]) -> float:
 
 def status(progress: "Progress") -> str:
     """Return steps, rate and time left."""
-    total = sum(member.environment_steps for member in progress.state.members)
+    total = population_steps(progress)
     rate = total / progress.elapsed if progress.elapsed else 0.0
     left = progress.elapsed * (progress.state.run.steps - progress.steps) / progress.steps if progress.steps else math.nan
     return (
         f"{progress.steps:,} of {progress.state.run.steps:,} steps; population {total:,}, {rate:,.0f} per second; "
         f"{duration(progress.elapsed)} gone, {duration(left) if math.isfinite(left) else 'unknown'} left"
     )
+
+
+def population_steps(progress: "Progress") -> int:
+    """Return the environment steps of all members so far, those of the interval that is going on included."""
+    state, run = progress.state, progress.state.run
+    done = progress.steps - state.steps_done
+    own = {kind: run.interval_steps(kind, run.interval) if run.shrink == "both" else run.interval for kind in run.mix}
+    return sum(member.environment_steps + min(done, own[member.kind]) for member in state.members)
 
 
 def event_line(event: dict[str, Any]) -> str:

@@ -1,12 +1,14 @@
 """What a run writes as it goes: rows, events, the best policy, checkpoints; and how long that takes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from evolute.runs import rows
+from evolute.runs import checkpoint, rows
 from evolute.runs.folder import RunFolder
 from evolute.state import PHASES, State
+from evolute.training.worker import Worker, shared
 
 
 def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
@@ -22,9 +24,26 @@ def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]],
     state.seconds = dict.fromkeys(PHASES, 0.0)
 
 
-def save(state: State, folder: RunFolder, write: Callable[[], Any]) -> None:
-    """Write a part of a checkpoint. What comes after the rows of metrics counts towards the next interval's."""
+def save_replay(state: State, folder: RunFolder, crew: Sequence[Worker]) -> None:
+    """Write the members' new transitions: before an evolution, so that copies share them."""
+    with _counted(state, folder):
+        for one, lanes in shared(crew, state.lanes):
+            one.save_replay(folder.path, lanes, state.interval)
+
+
+def save_checkpoint(state: State, folder: RunFolder, crew: Sequence[Worker]) -> None:
+    """Write a checkpoint of an interval's end, after `save_replay`."""
+    with _counted(state, folder):
+        saved: dict[int, dict[str, Any]] = {}
+        for one, lanes in shared(crew, state.lanes):
+            saved |= one.save(folder.path, lanes, state.interval)
+        checkpoint.save(folder.path, state, saved, folder.carried(state.run))
+
+
+@contextmanager
+def _counted(state: State, folder: RunFolder) -> Iterator[None]:
+    """Count the seconds of a checkpoint's part. What comes after the rows of metrics counts towards the next interval's."""
     began = time.perf_counter()
     folder.check_still_there()
-    write()
+    yield
     state.seconds["checkpoint"] += time.perf_counter() - began

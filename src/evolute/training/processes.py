@@ -34,7 +34,12 @@ MOST_LOSSES = 3
 # Seconds for a worker to close its environments.
 CLOSE_LIMIT = 5.0
 # Of JAX, what a process was told of this one's.
-SETTINGS = ("jax_platforms", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+SETTINGS = (
+    "jax_platforms",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
 
 
 def start(runs: Sequence[Run], count: int, note: Callable[[str], None], kept: bool) -> list[Worker]:

@@ -9,7 +9,7 @@ ring. Where an episode ended, another observation lies there, and the true one i
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -217,9 +217,25 @@ class ReplayBuffer:
         self.segments = list(other.segments)
         self.saved = other.saved
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to have the same buffer: what is held, not the memory that is reserved."""
+        sizes = (self.capacity, self._observations, self._width - 2 * self._observations - 2)
+        parts = [self._since(self.inserted - len(self))] if len(self) else []
+        return {"sizes": sizes, "parts": parts, "inserted": self.inserted, "segments": self.segments, "saved": self.saved}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become the buffer that another process had."""
+        self.__init__(*state["sizes"])
+        self.restore(state["parts"], state["inserted"], state["segments"])
+        self.saved = state["saved"]
+
     def unsaved(self) -> Steps:
         """Return the transitions that no segment holds yet, as copies."""
-        slots = np.arange(max(self.saved, self.inserted - len(self)), self.inserted) % self._slots
+        return self._since(max(self.saved, self.inserted - len(self)))
+
+    def _since(self, first: int) -> Steps:
+        """Return the transitions from one insertion on, as copies."""
+        slots = np.arange(first, self.inserted) % self._slots
         own = self._end[slots] > 0
         own[-1:] = True
         ends = own.nonzero()[0]

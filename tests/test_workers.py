@@ -1,0 +1,255 @@
+"""Members dealt over processes: the same numbers as in one process, whatever happens to the processes."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from evolute import Run, UserError, resume, train
+from evolute.engine import train_seeds
+from evolute.errors import RunStopped
+from evolute.training import processes
+from evolute.training.replay import ReplayBuffer
+from faults import differences, finish, start
+
+SIZES = {
+    "actor_layers": (8,),
+    "critic_layers": (8,),
+    "batch_size": 16,
+    "buffer_size": 90,
+    "learning_starts": 20,
+    "episodes": 1,
+    "final_episodes": 1,
+    "truncation": 0.5,
+}
+# Every evolution has an exploit from one worker to the other: members 0 and 2, 1 and 3 are dealt to the same.
+RUN = Run("InvertedPendulum-v4", mix={"adam": 2, "kfac": 2}, steps=150, interval=30, **SIZES)
+
+
+def silent(_sentence):
+    pass
+
+
+def workers():
+    return [child for child in multiprocessing.active_children() if child.name == "evolute-worker"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run in one process."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = train(RUN, folder, note=silent)
+    crossing = [event for event in result.lineage if event["member"] % 2 != event["parent"] % 2]
+    assert crossing
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_any_number_of_processes_gives_the_same_run(tmp_path, whole, count):
+    train(RUN, tmp_path / "run", note=silent, workers=count)
+    assert differences(tmp_path / "run", whole) == []
+    assert workers() == []
+
+
+def test_seeds_side_by_side_are_dealt_together(tmp_path):
+    run = dataclasses.replace(RUN, steps=60)
+    train_seeds(run, [3, 4], [tmp_path / "3", tmp_path / "4"], note=silent, workers=3)
+    for seed in (3, 4):
+        train(dataclasses.replace(run, seed=seed), tmp_path / f"alone{seed}", note=silent)
+        assert differences(tmp_path / str(seed), tmp_path / f"alone{seed}") == []
+
+
+def test_a_run_can_be_resumed_with_another_number_of_processes(tmp_path, whole):
+    train(dataclasses.replace(RUN, steps=60), tmp_path / "run", note=silent, workers=2)
+    resume(tmp_path / "run", steps=150, note=silent, workers=3)
+    assert differences(tmp_path / "run", whole) == []
+
+
+class Killer:
+    """An observer that kills a worker at each of some steps, in the middle of an interval or at its end."""
+
+    def __init__(self, *steps):
+        self.steps, self.pids = list(steps), []
+
+    def __call__(self, progress):
+        if self.steps and progress.steps >= self.steps[0]:
+            self.steps.pop(0)
+            # The first that was not killed yet, in turn.
+            victim = workers()[len(self.pids) % 2]
+            self.pids.append(victim.pid)
+            os.kill(victim.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("steps", "every"), [((1,), 1), ((30,), 1), ((45,), 1), ((75, 76), 1), ((150,), 1), ((100,), 2), ((60, 120), 3)]
+)
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path, whole, monkeypatch, steps, every):
+    monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
+    notes, killer = [], Killer(*steps)
+    run = dataclasses.replace(RUN, checkpoint_every=every)
+    train(run, tmp_path / "run", killer, notes.append, workers=2)
+    assert len(killer.pids) == len(steps)
+    assert [note for note in notes if "was ended by signal 9; a new one goes on from the last checkpoint" in note]
+    found = differences(tmp_path / "run", whole)
+    assert found == [] if every == 1 else {"metrics.jsonl", "events.jsonl", "result.json"}.isdisjoint(found)
+    assert workers() == []
+
+
+def test_what_kills_every_worker_stops_the_run_which_can_be_resumed(tmp_path, whole):
+    def observe(progress):
+        if progress.steps > 60:
+            for worker in workers():
+                os.kill(worker.pid, signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "PROGRESS_PERIOD", 0.001)
+        with pytest.raises(RunStopped, match=r"the worker process with members \d, \d was ended by signal 9, 4 times since the"):
+            train(RUN, tmp_path / "run", observe, silent, workers=2)
+    assert workers() == []
+    resume(tmp_path / "run", note=silent, workers=2)
+    assert differences(tmp_path / "run", whole) == []
+
+
+def test_without_a_folder_a_lost_worker_ends_the_run(monkeypatch):
+    monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
+    with pytest.raises(RunStopped, match="the run is not checkpointed; give it a folder"):
+        train(RUN, observer=Killer(40), note=silent, workers=2)
+    assert workers() == []
+
+
+class Stop(Exception):
+    """What an observer raises."""
+
+
+def test_what_an_observer_raises_ends_the_workers_in_the_middle_of_their_work(tmp_path, whole, monkeypatch):
+    def observe(progress):
+        if progress.steps > 60:
+            raise Stop
+
+    monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
+    with pytest.raises(Stop):
+        train(RUN, tmp_path / "run", observe, silent, workers=2)
+    assert workers() == []
+    resume(tmp_path / "run", note=silent)
+    assert differences(tmp_path / "run", whole) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "on_faults", "said"),
+    [
+        ("Missing-v0", "quarantine", "unknown environment 'Missing-v0'"),
+        ("probe_envs:Raises-v0", "stop", "member 0 cannot go on: its environment failed 2 times"),
+        ("probe_envs:Raises-v0", "quarantine", "every member is in quarantine, so nobody is left to copy"),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_is_said_as_in_one_process(env, on_faults, said):
+    run = dataclasses.replace(RUN, env=env, max_faults=1, on_faults=on_faults)
+    for count in (1, 2):
+        with pytest.raises((UserError, RunStopped)) as stop:
+            train(run, note=silent, workers=count)
+        assert said in str(stop.value)
+    assert workers() == []
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True])
+def test_a_count_of_workers_is_a_positive_whole_number(count):
+    with pytest.raises(UserError, match="it must be a whole number of at least 1"):
+        train(RUN, workers=count)
+
+
+def test_members_are_dealt_in_turn_and_cores_in_shares(monkeypatch):
+    assert processes.dealt(7, 3) == [[0, 3, 6], [1, 4], [2, 5]]
+    assert processes.dealt(2, 5) == [[0], [1]]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6, 7, 9})
+    assert processes.shares(2) == [[4, 5], [6, 7, 9]]
+    assert processes.shares(5) == [[4], [5], [6], [7], [9]]
+    assert processes.shares(7) == [[4], [5], [6], [7], [9], [4], [5]]
+
+
+def test_replay_crosses_a_pipe_as_it_is():
+    pipe, other = multiprocessing.Pipe()
+    rng, replay = np.random.default_rng(0), ReplayBuffer(20, 3, 2)
+    obs = rng.standard_normal(3, np.float32)
+    for step in range(50):
+        following = rng.standard_normal(3, np.float32)
+        replay.insert(obs, rng.standard_normal(2, np.float32), 0.5, following, False)
+        # Every seventh step ends an episode.
+        obs = rng.standard_normal(3, np.float32) if step % 7 == 6 else following
+        pipe.send(replay)
+        copy = other.recv()
+        assert np.array_equal(copy.transitions(), replay.transitions())
+        assert (copy.inserted, copy.saved, len(copy)) == (replay.inserted, replay.saved, len(replay))
+    for buffer in (replay, copy):
+        buffer.insert(obs, np.zeros(2, np.float32), 1.0, np.ones(3, np.float32), True)
+    assert np.array_equal(copy.transitions(), replay.transitions())
+
+
+# ------------------------------------------------------------------------------------------------------- the command line
+
+WORDS = (
+    *("Hopper-v4", "--mix", "adam=2", "kfac=1", "--interval", "100", "--learning-starts", "150", "--buffer-size", "350"),
+    *("--actor-layers", "16", "--critic-layers", "16", "--batch-size", "32", "--episodes", "1", "--final-episodes", "1"),
+)
+
+
+def wait_until(condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it does not come"
+        time.sleep(0.05)
+
+
+def children_of(pid):
+    """The processes that a process started and that still run."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    state, parent = file.read().rpartition(")")[2].split()[:2]
+                with open(f"/proc/{entry}/cmdline") as file:
+                    command = file.read()
+            except OSError:
+                continue
+            if int(parent) == pid and state != "Z" and "spawn_main" in command:
+                found.append(int(entry))
+    return found
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_no_worker_outlives_the_command_however_that_ends(tmp_path, number, code):
+    process = start(tmp_path, "train", *WORDS, "--steps", "100000", "--workers", "2", "--out", "run")
+    wait_until(lambda: (tmp_path / "run" / "checkpoints" / "000001.json").exists() or process.poll() is not None)
+    left = children_of(process.pid)
+    assert len(left) == 2
+    process.send_signal(number)
+    assert finish(process)[0] == code
+    wait_until(lambda: not any(map(alive, left)), seconds=10)
+    code, _, err = finish(start(tmp_path, "resume", "run", "--steps", "100001", "--workers", "0"))
+    assert (code, err) == (2, "evolute: --workers is 0; it must be a whole number, at least 1, such as 10.\n")
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import evolute\nrun = evolute.Run('InvertedPendulum-v4', mix={'adam': 2}, steps=200, learning_starts=50, interval=100)\n"
+        "try:\n    evolute.train(run, workers=2)\nexcept evolute.UserError as mistake:\n    print(mistake)\n"
+    )
+    code, out, _ = finish(start(tmp_path, script=(script,)))
+    assert code == 0
+    assert "in a script, begin under `if __name__ == '__main__':`, or set workers to 1" in out
+    assert sys.executable

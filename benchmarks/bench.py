@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 ENV, BATCH, OBS, ACT, UNITS = "HalfCheetah-v4", 256, 17, 6, (400, 300)
 KINDS = ("adam", "diag_ggn", "kfac", "kfac_empirical")
 CORES = sorted(os.sched_getaffinity(0))
+SMALL = {"actor_layers": (64, 64), "critic_layers": (64, 64), "batch_size": 128}
 
 
 def median_of_turns(cases, repetitions):
@@ -86,18 +87,19 @@ def product_ceiling():
 
 
 def population(kind, members, env=ENV, prefilled=5_000, **settings):
-    """Return a population whose members have replay and whose optimizers have burnt in."""
+    """Return a host whose members have replay and whose optimizers have burnt in."""
     import numpy as np
 
-    from evolute import Run, engine
+    from evolute import Run
+    from evolute.training.host import Host
 
     run = Run(env, mix={kind: members}, steps=1_000_000, learning_starts=100, buffer_size=100_000, **settings)
-    [state] = engine.start([run])
+    host = Host([run], range(members))
     rng = np.random.default_rng(0)
-    for member in state.members:
+    for member in host.members.values():
         fill(member, rng, prefilled)
-    engine.rollout_and_learn([short(state, 5)], lambda _: None)
-    return state
+    short(host, 5).roll_out(0, lambda _: None)
+    return host
 
 
 def fill(member, rng, steps, episode=1_000):
@@ -112,32 +114,27 @@ def fill(member, rng, steps, episode=1_000):
     member.environment_steps = steps
 
 
-def short(state, steps):
-    """Return the state with an interval of so many steps."""
+def short(host, steps):
+    """Return the host with intervals of so many steps."""
     from dataclasses import replace
 
-    state.run = replace(state.run, interval=steps)
-    return state
+    host.runs = [replace(run, interval=steps) for run in host.runs]
+    return host
 
 
-def update_only(state, updates=40):
+def update_only(host, updates=40):
     """Return a measure of the seconds of one member's update, batches drawn beforehand and groups in turn as in training."""
-    return update_only_of(state.groups, state.members, updates)
-
-
-def update_only_of(groups, all_members, updates):
-    """The same for the members of these groups."""
     import numpy as np
 
-    from evolute.training import host
+    from evolute.training import rollout
     from evolute.training.replay import Sample
 
     prepared = []
-    for group in groups:
-        members = [member for member in all_members if member.lane in group.lanes]
-        samples = [member.sample(BATCH) for member in members]
+    for group in host.groups:
+        members = [host.members[lane] for lane in group.lanes]
+        samples = [member.sample(host.runs[0].batch_size) for member in members]
         sample = Sample(*(np.stack(part) for part in zip(*samples, strict=True)))
-        prepared.append((group, sample, host.observations(members), host.noises(members)))
+        prepared.append((group, sample, rollout.observations(members), rollout.noises(members)))
 
     def measure():
         began = time.perf_counter()
@@ -147,26 +144,54 @@ def update_only_of(groups, all_members, updates):
                 group.learn(sample, obs, noise)
         for group, *_ in prepared:
             group.actions()
-        return (time.perf_counter() - began) / (updates * len(all_members))
+        return (time.perf_counter() - began) / (updates * len(host.members))
 
     measure()
     return measure
 
 
-def end_to_end(state, steps=200):
+def end_to_end(host, steps=200):
     """Return a measure of the seconds of one member's step: act, step the environment, remember, sample, update.
 
     Every measure is an interval, so it begins with new environments: a few milliseconds each.
     """
-    from evolute import engine
 
     def measure():
         began = time.perf_counter()
-        engine.rollout_and_learn([short(state, steps)], lambda _: None)
-        return (time.perf_counter() - began) / (steps * len(state.members))
+        short(host, steps).roll_out(0, lambda _: None)
+        return (time.perf_counter() - began) / (steps * len(host.members))
 
     measure()
     return measure
+
+
+class Crew:
+    """Eight members dealt over a process per core."""
+
+    def __init__(self, **settings):
+        from evolute import Run
+        from evolute.training import processes
+
+        steps = 1_000_000
+        self.run = Run(ENV, mix={"adam": 8}, steps=steps, learning_starts=100, buffer_size=100_000, interval=400, **settings)
+        self.workers = processes.start([self.run], len(CORES), print, kept=False)
+        self.interval = 0
+        # Compilation, and the random steps before learning starts.
+        self.end_to_end()
+
+    def end_to_end(self):
+        """Return the seconds of one member's step in an interval, of the slowest process."""
+        from evolute.training.worker import Orders, together
+
+        orders = Orders(self.run.initial_hyperparameters("adam"), [0])
+        waits = [w.train(self.interval, dict.fromkeys(w.lanes, orders), lambda _: None) for w in self.workers]
+        seconds = together([wait() for wait in waits]).seconds
+        self.interval += 1
+        return (seconds["rollout"] + seconds["learn"]) / (self.run.interval * 8)
+
+    def close(self):
+        for worker in self.workers:
+            worker.close()
 
 
 def environment_only(env, steps=2_000):
@@ -188,12 +213,6 @@ def environment_only(env, steps=2_000):
         return (time.perf_counter() - began) / steps
 
     return measure
-
-
-def close(state):
-    from evolute import engine
-
-    engine.close(state)
 
 
 # --------------------------------------------------------------------------------------------------------- whole processes
@@ -250,15 +269,16 @@ MEMORY = """
 import json, sys
 import numpy as np
 import evolute
-from evolute import engine
+from evolute.training import placement
+from evolute.training.host import Host
 sys.path.insert(0, {here!r})
 import bench
-run = evolute.Run({env!r}, mix=dict(adam=8), steps=1_000_000)
-[state] = engine.start([run])
-for member in state.members:
+placement.use_all_cores(8)
+host = Host([evolute.Run({env!r}, mix=dict(adam=8), steps=1_000_000)], range(8))
+for member in host.members.values():
     bench.fill(member, np.random.default_rng(0), 1_000_000)
-state.run = evolute.Run({env!r}, mix=dict(adam=8), steps=2_000_000, interval=20)
-engine.rollout_and_learn([state], lambda _: None)
+host.runs = [evolute.Run({env!r}, mix=dict(adam=8), steps=2_000_000, interval=20)]
+host.roll_out(0, lambda _: None)
 # Not getrusage: its peak includes what the parent held when it started this process.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps(int(peak.split()[1]) * 1024))
@@ -378,23 +398,30 @@ def measure(full):
     say("update only and end to end, 8 members")
     # The two forms of K-FAC cost the same.
     kinds = KINDS if full else KINDS[:-1]
-    states = {kind: population(kind, 8) for kind in kinds}
+    hosts = {kind: population(kind, 8) for kind in kinds}
     cases = {"products": ceiling}
-    cases |= {f"update {kind}": update_only(state) for kind, state in states.items()}
-    cases |= {f"whole {kind}": end_to_end(state) for kind, state in states.items() if kind == "adam" or (full and kind == "kfac")}
+    cases |= {f"update {kind}": update_only(host) for kind, host in hosts.items()}
+    cases |= {f"whole {kind}": end_to_end(host) for kind, host in hosts.items() if kind == "adam" or (full and kind == "kfac")}
     if full:
-        states["narrow"] = population("adam", 8, precision="bfloat16")
-        cases |= {"update adam, bfloat16": update_only(states["narrow"]), "whole adam, bfloat16": end_to_end(states["narrow"])}
+        hosts["narrow"] = population("adam", 8, precision="bfloat16")
+        cases |= {"update adam, bfloat16": update_only(hosts["narrow"]), "whole adam, bfloat16": end_to_end(hosts["narrow"])}
     found["side_by_side"] = median_of_turns(cases, repetitions)
     found["flop_per_update"] = flop
-    for state in states.values():
-        close(state)
+    for host in hosts.values():
+        host.close()
+
+    say("the same with networks of 64-64 and batches of 128")
+    host, crew = population("adam", 8, **SMALL), Crew(**SMALL)
+    cases = {"update": update_only(host, 100), "one process": end_to_end(host, 400), "workers": crew.end_to_end}
+    found["small"] = median_of_turns(cases, repetitions)
+    host.close()
+    crew.close()
 
     say("growth with the number of members")
-    states = {count: population("adam", count) for count in counts}
-    found["growth"] = median_of_turns({str(n): update_only(state, 20) for n, state in states.items()}, repetitions)
-    for state in states.values():
-        close(state)
+    hosts = {count: population("adam", count) for count in counts}
+    found["growth"] = median_of_turns({str(n): update_only(host, 20) for n, host in hosts.items()}, repetitions)
+    for host in hosts.values():
+        host.close()
 
     say("environments")
     tasks = ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "Swimmer-v4") if full else (ENV,)
@@ -420,13 +447,13 @@ def measure(full):
             say(f"{peer}: not installed, left out")
             continue
         say(f"{peer}: both arrangements, between two measures of ours")
-        state = population("adam", 8)
-        ours = end_to_end(state)
+        host = population("adam", 8)
+        ours = end_to_end(host)
         before = ours()
         steps = 1_000 if full else 300
         theirs = {"side_by_side": side_by_side(peer, steps, 3), "one_after_the_other": one_after_the_other(peer, steps, 3)}
         found["peers"][peer] = {**theirs, "ours": (before + ours()) / 2}
-        close(state)
+        host.close()
     if full and importlib.util.find_spec("backpack") is not None:
         say("BackPACK")
         found["backpack"] = child(BACKPACK.format(threads=len(CORES), inputs=OBS + ACT))
@@ -458,6 +485,7 @@ def table(found):
     names |= {f"whole {k}": f"end to end, `{k}`" for k in KINDS}
     names |= {"update adam, bfloat16": "update only, `adam`, bfloat16", "whole adam, bfloat16": "end to end, `adam`, bfloat16"}
     steps = [(names[case], ms(value), f"{value / adam:.2f}") for case, value in side.items()]
+    small = found.get("small", {})
     rest = sum(phases[name] for name in ("evaluate", "evolve", "record", "checkpoint")) / whole
     targets = [
         ("update only, of the product ceiling: 90%", f"{side['products'] / adam:.0%}"),
@@ -468,6 +496,9 @@ def table(found):
         (f"checkpoints alone, every {found['interval']:,} steps: under 3% at 10,000", f"{phases['checkpoint'] / whole:.2%}"),
         ("second start until it trains: 10 s", f"{found['start_warm']:.1f} s (first start: {found['start_cold']:.1f} s)"),
     ]
+    if small:
+        for case, words in (("one process", "in one process"), ("workers", f"with {found['about']['cores']} workers")):
+            targets.append((f"64-64, batches of 128, {words}, of update only: 70%", f"{small['update'] / small[case]:.0%}"))
     if "64" in growth:
         targets.append(("cost per member, 64 against 8: within 10%", f"{growth['64'] / growth['8'] - 1:+.0%}"))
     for task, size in found.get("memory", {}).items():
@@ -489,6 +520,7 @@ def table(found):
             markdown(("per member and step, 8 members", "ms", "ratio to Adam's update"), steps),
             f"Products: {gflop:.2f} GFLOP per update, {gflop / side['products']:.0f} GFLOP/s on {found['about']['cores']} cores.",
             markdown(("target", "measured"), targets),
+            markdown(("per member and step, 64-64, batches of 128", "ms"), [(case, ms(value)) for case, value in small.items()]),
             markdown(("members", "ms per member and update, `adam`"), [(n, ms(value)) for n, value in growth.items()]),
             markdown(("environment", "µs per step, one core"), [(t, f"{v * 1e6:.0f}") for t, v in found["environment"].items()]),
             markdown(("phase", "share of the wall time"), [(name, f"{spent / whole:.1%}") for name, spent in phases.items()]),

@@ -22,43 +22,31 @@ SMALL = {"actor_layers": (32, 32), "critic_layers": (32, 32)}
 
 
 def populations(mix, count, settings):
-    """Return `count` populations with replay, which share groups as one batch axis per kind."""
-    from evolute import Run, engine
+    """Return a host of `count` populations with replay, which share groups as one batch axis per kind."""
+    from evolute import Run
+    from evolute.training.host import Host
 
     base = Run(bench.ENV, mix=mix, learning_starts=100, buffer_size=20_000, placement="vmap", **settings)
-    states = engine.start([dataclasses.replace(base, seed=seed) for seed in range(count)])
+    runs = [dataclasses.replace(base, seed=seed) for seed in range(count)]
+    host = Host(runs, range(count * len(base.kinds)))
     rng = np.random.default_rng(0)
-    for state in states:
-        for member in state.members:
-            bench.fill(member, rng, 5_000)
+    for member in host.members.values():
+        bench.fill(member, rng, 5_000)
     # The burn-in of curvature, and the first compilation.
-    engine.rollout_and_learn([bench.short(state, 5) for state in states], lambda _: None)
-    return states
+    bench.short(host, 5).roll_out(0, lambda _: None)
+    return host
 
 
-def end_to_end(states, steps):
+def end_to_end(host, steps):
     """Return a measure of the seconds of one step of all members of all populations, environments and updates included."""
-    from evolute import engine
-
-    def measure():
-        began = time.perf_counter()
-        engine.rollout_and_learn([bench.short(state, steps) for state in states], lambda _: None)
-        return (time.perf_counter() - began) / steps
-
-    measure()
-    return measure
+    one = bench.end_to_end(host, steps)
+    return lambda: one() * len(host.members)
 
 
-def update_only(states, updates):
+def update_only(host, updates):
     """Return a measure of the seconds of one update of all members of all populations."""
-    members = len(states) * len(states[0].members)
-    one = bench.update_only_of(states[0].groups, [member for state in states for member in state.members], updates)
-    return lambda: one() * members
-
-
-def close(states):
-    for state in states:
-        bench.close(state)
+    one = bench.update_only(host, updates)
+    return lambda: one() * len(host.members)
 
 
 def correctness(settings, updates):
@@ -113,10 +101,10 @@ def measure(small):
 
     say("update only, by members")
     counts = (1, 4) if small else (1, 2, 4, 8, 16, 32, 64)
-    states = {n: populations({"adam": n}, 1, settings) for n in counts}
-    found["members"] = median_of_turns({str(n): update_only(s, updates) for n, s in states.items()}, repetitions)
-    for s in states.values():
-        close(s)
+    hosts = {n: populations({"adam": n}, 1, settings) for n in counts}
+    found["members"] = median_of_turns({str(n): update_only(s, updates) for n, s in hosts.items()}, repetitions)
+    for host in hosts.values():
+        host.close()
 
     say("five populations of eight, by precision and steps per round")
     count = 2 if small else 5
@@ -130,8 +118,8 @@ def measure(small):
     }
     measures |= {f"end to end, {name}": end_to_end(s, steps) for name, s in cases.items()}
     found["populations"] = median_of_turns(measures, repetitions)
-    for s in cases.values():
-        close(s)
+    for host in cases.values():
+        host.close()
     found["minutes_for_a_million_steps"] = {name: value * 1e6 / 60 for name, value in found["populations"].items()}
     found["environments"] = bench.environment_only(bench.ENV)()
     return found

@@ -63,14 +63,14 @@ class Data:
             episodes=1,
             final_episodes=1,
         )
-        [state] = engine.start([run])
-        engine.go_on([state], [None], None)
-        [member] = state.members
+        [state], [host] = engine.start([run])
+        engine.go_on([state], [host], [None], None)
+        [member] = host.members.values()
         self.shape = member.environment.shape
         rows = member.replay.transitions()
         everything = batch_of(jnp.asarray(rows), jnp.ones(len(rows)), *self.shape)
         hyper = Hyperparameters(*map(jnp.float32, member.hyperparameters))._replace(target_noise=jnp.float32(0))
-        learner = state.group_of(member).take(member.lane)
+        learner = host.group_of(member.lane).take(member.lane)
         y = td3.targets(learner, everything, hyper, jnp.zeros((len(rows), self.shape.actions)))
         order = np.random.default_rng(0).permutation(len(rows))
         self.rows, self.y = rows[order], np.asarray(y)[order]

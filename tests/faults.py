@@ -177,6 +177,50 @@ def holds(process, run):
     return lock.exists() and f'"process": {process.pid},' in lock.read_text()
 
 
+def state_of(pid):
+    """Return a process's state and its parent's number; None where it is no more."""
+    with contextlib.suppress(OSError):
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        return None if state == "Z" else (state, int(parent))
+
+
+def workers_of(process):
+    """Return the numbers of the worker processes that a command has."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if (state_of(pid) or ("", 0))[1] == process.pid and "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(int(pid))
+    return sorted(found)
+
+
+def workers_killed(folder, run, count):
+    """Kill a worker process, again and again, each time after another checkpoint: the command goes on by itself."""
+    process = start(folder, "train", *MIXED, "--out", run, "--workers", "2")
+    for number in range(count):
+        wait_until(lambda n=number: process.poll() is not None or (folder / run / f"checkpoints/{2 * n + 1:06}.json").exists())
+        found = workers_of(process)
+        if not found:
+            raise Lost("it has no worker processes")
+        os.kill(found[number % len(found)], signal.SIGKILL)
+    code, out, err = finish(process)
+    if code:
+        raise Lost(f"train exits with {code}: {err.strip()[-300:]}")
+    told = (out + err).count("a new one goes on from the last checkpoint")
+    assert told == count, f"{told} losses are told of"
+
+
+def workers_orphaned(folder, run):
+    """Kill the command that has workers: none stays behind, and the run goes on in one process."""
+    process = start(folder, "train", *MIXED, "--out", run, "--workers", "2")
+    wait_until(lambda: process.poll() is not None or (folder / run / "checkpoints/000002.json").exists())
+    found = workers_of(process)
+    process.kill()
+    finish(process)
+    wait_until(lambda: not any(map(state_of, found)))
+    return resume(folder, run) and ""
+
+
 def go_on_or_end(folder, run):
     if not (folder / run / "result.json").exists():
         go_on_or_begin(folder, run, MIXED)
@@ -452,6 +496,9 @@ def main():
             fault(f"{how}: {file}", lambda f, r, a=file, h=how: damaged(f, r, f / "template", a, h))
         for number in (signal.SIGINT, signal.SIGTERM):
             fault(f"{number.name}, then resume", signalled, number)
+        for count in (1, 2, 3):
+            fault(f"kill -9 of worker processes, {count} times", lambda f, r, n=count: workers_killed(f, r, n), faults=count)
+        fault("kill -9 of a command with workers", workers_orphaned)
         fault("a second process on the run", second_process)
         fault("disk full", no_room)
         fault("run folder made read-only", read_only)

@@ -279,17 +279,17 @@ def test_members_that_are_not_replaced_are_left_alone():
 
 # ------------------------------------------------------------------------------------------------- of every strategy
 
-STRATEGIES = ("pbt", "pb2")
+STRATEGIES = ("pbt", "pb2", "mfpbt")
 
 
 def rounds(name, count, fitness, seed=0):
     """Evolve a mixed population so many times; yields the members, the exploits and the memory of each."""
-    run = Run("Hopper-v4", mix={"kfac": 3, "adam": 3}, strategy=name)
+    run = Run("Hopper-v4", mix={"kfac": 4, "adam": 4}, strategy=name, frequencies=(1, 2))
     strategy, rng = evolution.build(run), np.random.default_rng(seed)
     hyper, memory = [run.initial_hyperparameters(kind) for kind in run.kinds], strategy.init()
     for number in range(count):
         members = [Standing(s, kind, fitness(rng, s), hyper[s]) for s, kind in enumerate(run.kinds)]
-        streams = Streams(np.random.default_rng([seed, number]), [np.random.default_rng([seed, number, s]) for s in range(6)])
+        streams = Streams(np.random.default_rng([seed, number]), [np.random.default_rng([seed, number, s]) for s in range(8)])
         memory, exploits = strategy.evolve(memory, members, streams)
         for exploit in exploits:
             hyper[exploit.child.slot] = exploit.hyperparameters

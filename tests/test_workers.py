@@ -4,8 +4,6 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from evolute.engine import train_seeds
 from evolute.errors import RunStopped
 from evolute.training import processes
 from evolute.training.replay import ReplayBuffer
-from faults import differences, finish, start
+from faults import differences, finish, start, state_of, wait_until, workers_of
 
 SIZES = {
     "actor_layers": (8,),
@@ -197,48 +195,16 @@ WORDS = (
 )
 
 
-def wait_until(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it does not come"
-        time.sleep(0.05)
-
-
-def children_of(pid):
-    """The processes that a process started and that still run."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as file:
-                    state, parent = file.read().rpartition(")")[2].split()[:2]
-                with open(f"/proc/{entry}/cmdline") as file:
-                    command = file.read()
-            except OSError:
-                continue
-            if int(parent) == pid and state != "Z" and "spawn_main" in command:
-                found.append(int(entry))
-    return found
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_no_worker_outlives_the_command_however_that_ends(tmp_path, number, code):
     process = start(tmp_path, "train", *WORDS, "--steps", "100000", "--workers", "2", "--out", "run")
     wait_until(lambda: (tmp_path / "run" / "checkpoints" / "000001.json").exists() or process.poll() is not None)
-    left = children_of(process.pid)
+    left = workers_of(process)
     assert len(left) == 2
     process.send_signal(number)
     assert finish(process)[0] == code
-    wait_until(lambda: not any(map(alive, left)), seconds=10)
+    wait_until(lambda: not any(map(state_of, left)), seconds=10)
     code, _, err = finish(start(tmp_path, "resume", "run", "--steps", "100001", "--workers", "0"))
     assert (code, err) == (2, "evolute: --workers is 0; it must be a whole number, at least 1, such as 10.\n")
 
@@ -252,4 +218,3 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     code, out, _ = finish(start(tmp_path, script=(script,)))
     assert code == 0
     assert "in a script, begin under `if __name__ == '__main__':`, or set workers to 1" in out
-    assert sys.executable

@@ -41,6 +41,10 @@ _FACTORS = Rule(
     lambda x: 0 < len(x) <= limits.ENTRIES and all(0 < factor < math.inf for factor in x),
     f"one or more positive numbers, at most {limits.ENTRIES} of them",
 )
+_FREQUENCIES = Rule(
+    lambda x: 1 < len(x) <= limits.ENTRIES and x[0] == 1 and all(a < b <= limits.STEPS for a, b in itertools.pairwise(x)),
+    "two or more rising whole numbers, the first of which is 1",
+)
 _NAMES = Rule(lambda x: len(x) <= limits.ENTRIES and all(type(name) is str for name in x), f"at most {limits.ENTRIES} names")
 
 
@@ -121,10 +125,18 @@ class Run:
         default="both",
     )
     strategy: str = setting(
-        "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' asks a Gaussian process of what every member gained.",
-        choice("pbt", "pb2"),
+        "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' asks a Gaussian process of what every member gained, "
+        "'mfpbt' has sub-populations that evolve at different frequencies.",
+        choice("pbt", "pb2", "mfpbt"),
         "'pbt'",
         default="pbt",
+    )
+    frequencies: tuple[int, ...] = setting(
+        "For mfpbt: evolutions from one of a sub-population's own to the next, for each sub-population.",
+        _FREQUENCIES,
+        "1 10 25 50",
+        "evolutions",
+        default=(1, 10, 25, 50),
     )
     truncation: float = setting(
         "Fraction of the population that is replaced at an evolution, at most one half.",
@@ -303,6 +315,13 @@ def _check(run: Run) -> None:
                 f"not more than the {run.learning_starts} of learning_starts, so nothing would be learnt; "
                 "raise steps or lower learning_starts."
             )
+    # Each sub-population is ranked into quarters.
+    parts = 4 * len(run.frequencies)
+    if run.strategy == "mfpbt" and len(run.kinds) % parts:
+        raise UserError(
+            f"strategy is 'mfpbt' with {len(run.frequencies)} frequencies, and mix has {len(run.kinds)} members; their number must "
+            f"be a multiple of {parts}, four times the frequencies."
+        )
     for name in (*run.perturb, *run.bounds, *run.initial):
         if name not in Hyperparameters._fields:
             raise UserError(

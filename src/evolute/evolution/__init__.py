@@ -1,7 +1,7 @@
 """Who copies whom, and with which hyperparameters: the contract is in base.py."""
 
 from evolute.config import Run
-from evolute.evolution import pb2, pbt
+from evolute.evolution import mfpbt, pb2, pbt
 from evolute.evolution.base import Space
 from evolute.evolution.base import Strategy as Strategy
 from evolute.hyperparameters import Hyperparameters
@@ -11,6 +11,8 @@ def build(run: Run) -> Strategy:
     """Return the strategy of a run."""
     if run.strategy == "pb2":
         return pb2.make(pb2.Options(run.truncation, run.factors), space_of(run))
+    if run.strategy == "mfpbt":
+        return mfpbt.make(mfpbt.Options(run.frequencies, run.factors), space_of(run))
     return pbt.make(pbt.Options(run.truncation, run.factors), space_of(run))
 
 

@@ -319,8 +319,8 @@ def _check(run: Run) -> None:
     parts = 4 * len(run.frequencies)
     if run.strategy == "mfpbt" and len(run.kinds) % parts:
         raise UserError(
-            f"strategy is 'mfpbt' with {len(run.frequencies)} frequencies, and mix has {len(run.kinds)} members; their number must "
-            f"be a multiple of {parts}, four times the frequencies."
+            f"strategy is 'mfpbt' with {len(run.frequencies)} frequencies, and mix has {len(run.kinds)} members; their number "
+            f"must be a multiple of {parts}, four times the frequencies."
         )
     for name in (*run.perturb, *run.bounds, *run.initial):
         if name not in Hyperparameters._fields:

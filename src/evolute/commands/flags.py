@@ -18,12 +18,15 @@ import tyro
 
 from evolute import limits
 from evolute.commands.foreign import POINTERS
+from evolute.commands.groups import MOST_USED, boxed, group_of_each, in_group, unboxed
 from evolute.errors import UserError, closest
 
 # Characters of a line that help needs.
 NARROWEST = 40
 # Where records go, as the help shows it.
 OUT = "runs/<env>-<mix>-<seed>-<time>"
+# The group of options that are no settings of a run.
+FILES = "file and output"
 
 SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
 # A module's code runs when it is imported.
@@ -41,33 +44,36 @@ def train_flags() -> Any:
     """
     from evolute.config import Run
 
-    hints = typing.get_type_hints(Run)
+    hints, groups = typing.get_type_hints(Run), group_of_each(Run)
     defaults = Run("HalfCheetah-v4")
     fields = []
     for field in dataclasses.fields(Run):
         kind, metavar = _flag_type(hints[field.name])
+        if choices := field.metadata["rule"].choices:
+            metavar = f"{{{','.join(choices)}}}"
         default = _shown_default(getattr(defaults, field.name), field.metadata["unit"])
         hint = "(needed, unless --config names it)" if field.name == "env" else f"(default: {default})"
         argument = tyro.conf.arg(help=field.metadata["help"], help_behavior_hint=hint, metavar=metavar)
         annotated: Any = Annotated[kind | None, argument]
         if field.name == "env":
-            annotated = tyro.conf.Positional[annotated]
-        fields.append((field.name, annotated, dataclasses.field(default=None)))
+            annotated = tyro.conf.Positional[Annotated[annotated, tyro.conf.arg(metavar="ENV")]]
+        fields.append((field.name, annotated, in_group(groups[field.name])))
     own = {
         "seeds": (
             tuple[str, ...],
             "INT ...",
             "Seeds of independent populations to train side by side; replaces seed.",
             "none",
+            MOST_USED,
         ),
-        "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),
-        "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT),
-        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none"),
+        "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT, MOST_USED),
+        "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none", FILES),
+        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none", FILES),
     }
-    for name, (kind, metavar, text, default) in own.items():
+    for name, (kind, metavar, text, default, group) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
-        fields.append((name, Annotated[kind | None, argument], dataclasses.field(default=None)))
-    fields.append(("quiet", QuietFlag, dataclasses.field(default=False)))
+        fields.append((name, Annotated[kind | None, argument], in_group(group)))
+    fields.append(("quiet", QuietFlag, in_group(FILES, default=False)))
     made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
     made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."
     return made
@@ -262,7 +268,7 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
         os.environ["COLUMNS"] = str(NARROWEST)
     try:
         with contextlib.redirect_stderr(said):
-            parsed, unknown = tyro.cli(flags, args=words, prog=f"evolute {command}", return_unknown_args=True)
+            parsed, unknown = tyro.cli(boxed(flags), args=words, prog=f"evolute {command}", return_unknown_args=True)
     except SystemExit as end:
         if not end.code:
             raise  # --help
@@ -275,4 +281,4 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
     if unknown:
         what = "unknown option" if unknown[0].startswith("-") else "unexpected word"
         raise UserError(f"{what} {unknown[0]!r}{closest(unknown[0], known)}; {see}")
-    return parsed
+    return unboxed(flags, parsed)

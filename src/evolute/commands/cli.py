@@ -105,7 +105,7 @@ def _train(flags: Any) -> None:
 
 def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     """Return the run that flags and file describe, and its seeds."""
-    from evolute.commands.flags import settings_of, whole_number
+    from evolute.commands.flags import settings_of
     from evolute.config import Run
     from evolute.environments.gym import module_of
 
@@ -115,10 +115,22 @@ def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     if flags.seed is not None and flags.seeds is not None:
         raise UserError("both --seed and --seeds are given; choose one.")
     run = Run(**settings)
-    seeds = [run.seed] if flags.seeds is None else [whole_number("--seeds", seed, least=0) for seed in flags.seeds]
+    seeds = [run.seed] if flags.seeds is None else _different(flags.seeds)
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
     return run, seeds
+
+
+def _different(words: Sequence[str]) -> list[int]:
+    """Return the numbers that --seeds was given."""
+    from evolute.commands.flags import separate, whole_number
+
+    separate("--seeds", words, "0 1 2")
+    seeds = [whole_number("--seeds", word, least=0) for word in words]
+    if not seeds or len(set(seeds)) < len(seeds):
+        given = " ".join(words) or "empty"
+        raise UserError(f"--seeds is {given}; it must be one or more different whole numbers, such as 0 1 2.")
+    return seeds
 
 
 def admit(env: str, allowed: str | None) -> None:
@@ -313,7 +325,7 @@ def _evaluate(flags: "EvaluateFlags") -> None:
         raise UserError(f"--steps is {steps}, and {evaluate.no_episode(environment, steps, result.faults)}.")
     print(
         f"{policy.env}: return {number(result.mean)} ± {number(result.std)} over {len(result.returns)} "
-        f"completed episodes ({sum(result.lengths):,} steps), deterministic policy"
+        f"completed episode{'s' if len(result.returns) > 1 else ''} ({sum(result.lengths):,} steps), deterministic policy"
         + (f"; {result.cut} of them did not end and were cut" if result.cut else "")
         + (f"; {result.faults} more in which the environment failed" if result.faults else "")
     )

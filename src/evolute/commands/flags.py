@@ -115,6 +115,7 @@ def settings_of(flags: Any) -> dict[str, Any]:
         if typing.get_origin(hint) is dict:
             value = _pairs(field.name, value, field.metadata["example"])
         elif typing.get_origin(hint) is tuple:
+            separate(_flag(field.name), value, field.metadata["example"])
             value = value if typing.get_args(hint)[0] is str else tuple(map(value_of, value))
         elif hint is not str:
             value = value_of(value)
@@ -125,11 +126,13 @@ def settings_of(flags: Any) -> dict[str, Any]:
 def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, Any]:
     """Parse NAME=VALUE words; dots in a name make tables, commas in a value make a list."""
     table: dict[str, Any] = {}
-    flag = "--" + name.replace("_", "-")
+    flag = _flag(name)
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key or not text or not all(key.split(".")):
             raise UserError(f"{flag} has {word!r}; it must be NAME=VALUE, such as {example}.")
+        if "=" in text:
+            raise UserError(f"{flag} has {word!r}; separate pairs of NAME=VALUE by blanks, such as {example}.")
         inner = table
         *parents, last = key.split(".")
         for parent in parents:
@@ -140,6 +143,18 @@ def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, Any]:
             raise UserError(f"{flag} names {key!r} twice; give it once, such as {example}.")
         inner[last] = [value_of(part) for part in text.split(",")] if "," in text else value_of(text)
     return table
+
+
+def separate(flag: str, words: Sequence[str], example: str) -> None:
+    """Check that no commas stand between the values of a list; raises UserError where one does."""
+    for word in words:
+        if "," in word:
+            raise UserError(f"{flag} has {word!r}; separate values by blanks, such as {example}.")
+
+
+def _flag(name: str) -> str:
+    """Return an option as the command line spells it, without the value that may follow an equals sign."""
+    return "--" + name.partition("=")[0].replace("_", "-").lstrip("-")
 
 
 def value_of(text: str) -> Any:
@@ -253,16 +268,7 @@ def flags_of(command: str) -> Any:
 def parse(flags: Any, command: str, words: list[str]) -> Any:
     """Return a command's parsed flags; what tyro would print in a box becomes one sentence, like any other mistake."""
     said, see = io.StringIO(), f"see `evolute {command} --help`."
-    flags_given = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    for flag in flags_given:
-        if flags_given.count(flag) > 1:
-            raise UserError(f"{flag} is given twice; give it once, with all its values.")
-    known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags) if field.name not in ("env", "run")]
-    for word in words:
-        name = word.partition("=")[0].replace("_", "-")
-        is_option = name.startswith("--") or (name.startswith("-") and name[1:].isalpha())
-        if is_option and name not in known and (pointer := POINTERS.get(name.lstrip("-"))) is not None:
-            raise UserError(f"unknown option {name!r}: {pointer}; see `evolute train --help`.")
+    _check_names(flags, command, words)
     if shutil.get_terminal_size().columns < NARROWEST:
         # tyro looks for the line breaks of its help for ever.
         os.environ["COLUMNS"] = str(NARROWEST)
@@ -279,6 +285,22 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
         text = text[:1].lower() + text[1:].rstrip(".") or "the options cannot be understood"
         raise UserError(f"{text}; {see}") from None
     if unknown:
-        what = "unknown option" if unknown[0].startswith("-") else "unexpected word"
-        raise UserError(f"{what} {unknown[0]!r}{closest(unknown[0], known)}; {see}")
+        raise UserError(f"unexpected word {unknown[0]!r}; {see}")
     return unboxed(flags, parsed)
+
+
+def _check_names(flags: Any, command: str, words: list[str]) -> None:
+    """Check that every option exists and is given once; raises UserError otherwise.
+
+    Before tyro parses: it takes the value of an unknown option for a positional argument.
+    """
+    known = [_flag(field.name) for field in dataclasses.fields(flags) if field.name not in ("env", "run")]
+    named = [_flag(word) if word.startswith("--") else word for word in words if re.match(r"--.|-[A-Za-z]+$", word)]
+    for name in named:
+        if name in known:
+            if named.count(name) > 1:
+                raise UserError(f"{name} is given twice; give it once, with all its values.")
+        elif (pointer := POINTERS.get(name.lstrip("-"))) is not None:
+            raise UserError(f"unknown option {name!r}: {pointer}; see `evolute train --help`.")
+        elif name not in ("--help", "-h"):
+            raise UserError(f"unknown option {name!r}{closest(name, known)}; see `evolute {command} --help`.")

@@ -132,13 +132,13 @@ class Run:
         "Fewer steps per interval for some kinds, such as kfac=3000.", _COUNTS, "kfac=3000", STEPS, default={}
     )
     shrink: str = setting(
-        "What fewer steps per interval means: 'both' environment and gradient steps, or 'gradient' steps alone.",
+        "Which steps steps_per_interval makes fewer: 'both' environment and gradient steps, or 'gradient' steps alone.",
         choice("both", "gradient"),
         "'both'",
         default="both",
     )
     strategy: str = setting(
-        "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' asks a Gaussian process of what every member gained.",
+        "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' fits a Gaussian process to what every member gained.",
         choice("pbt", "pb2"),
         "'pbt'",
         default="pbt",
@@ -165,7 +165,7 @@ class Run:
         default={},
     )
     initial: dict[str, Any] = setting(
-        "Where members start, instead of all alike: LOW,HIGH draws log-uniformly, three or more values draw one of them.",
+        "What each member's first hyperparameters are drawn from: LOW,HIGH log-uniformly, or one of three or more values.",
         _TABLE,
         "actor_learning_rate=0.0001,0.01",
         default={},
@@ -212,14 +212,14 @@ class Run:
         "Intervals between two checkpoints.", positive(limits.STEPS), "1", "intervals", section="execution", default=1
     )
     steps_per_round: int = setting(
-        "Environment steps taken with one policy; above 1 updates run meanwhile, as many as there are steps.",
+        "Environment steps taken with one policy; above 1, as many updates run at the same time.",
         positive(limits.STEPS),
         "1",
         STEPS,
         default=1,
     )
     precision: str = setting(
-        "Of the networks' matrix products: 'float32', 'tensorfloat32' (where the device has it) or 'bfloat16'.",
+        "Precision of the networks' matrix products: 'float32', 'tensorfloat32' (where the device has it) or 'bfloat16'.",
         choice("float32", "tensorfloat32", "bfloat16"),
         "'float32'",
         default="float32",

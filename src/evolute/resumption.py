@@ -154,14 +154,14 @@ def refuse_changes(folder: RunFolder, kept: Run, run: Run, steps: int | None) ->
     told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in different.items())
     free = ", ".join((*changes.FREE_OPTIONS, *changes.FREE_SETTINGS))
     raise UserError(
-        f"{str(folder.path / CONFIG_FILE)!r} was changed since the run was checkpointed ({told}); put it back, as --steps "
-        f"alone makes a run longer and {free} may change only where nobody was left, or train a new run with it: "
+        f"{str(folder.path / CONFIG_FILE)!r} was changed since the run was checkpointed ({told}); restore it (use --steps "
+        f"to make a run longer; {free} may change only after every member was in quarantine), or train a new run with it: "
         "evolute train --config."
     )
 
 
 def refuse_repetition(folder: RunFolder, run: Run) -> None:
-    """Raise UserError where nobody was left with these very settings: the same would come of them again."""
+    """Raise UserError where these settings put every member into quarantine: they would do so again."""
     stop = last_stop(folder)
     if stop is not None and stop["repeats"] and stop["settings"] == changes.digest_without_length(run):
         raise UserError(
@@ -208,12 +208,12 @@ def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[
     if changes and not allowed:
         told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changes.items())
         if "arithmetic fingerprint" in changes:
-            told += " (another processor, or a variable such as OPENBLAS_CORETYPE, makes sums round otherwise)"
+            told += " (another processor, or a variable such as OPENBLAS_CORETYPE, makes sums round differently)"
         if "physics fingerprint" in changes:
             told += " (so does an environment that draws from a generator that reset(seed=...) does not seed)"
         raise UserError(
-            f"the run in {str(folder.path)!r} was trained under other circumstances: {told}; bring those back, or go on with "
-            "--allow-version-change, which is recorded and ends its exact repetition."
+            f"the run in {str(folder.path)!r} was trained under other circumstances: {told}; restore those, or continue with "
+            "--allow-version-change, which is recorded; the run then no longer repeats exactly."
         )
     return changes
 

@@ -116,7 +116,7 @@ class _Plain:
         except BaseException as error:
             said = own_words(error)
             raise UserError(
-                f"the environment {self._id!r} cannot be created, as it says itself: {said!r}; fix it or choose another."
+                f"the environment {self._id!r} cannot be created; it says {said!r}; fix it or choose another."
             ) from error
         finally:
             self._end_copy()

@@ -171,7 +171,7 @@ def refuse_repetition(folder: RunFolder, run: Run) -> None:
 
 
 def last_stop(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the event of a run that stopped because nobody was left; None for any other run."""
+    """Return the event of a run that stopped because every member was in quarantine; None for any other run."""
     try:
         events = folder.events()
     except UserError:
@@ -227,7 +227,7 @@ def rewind(folder: RunFolder, run: Run, found: Checkpoint | None, about: dict[st
         metadata = {}
     now, interval = time.strftime("%Y-%m-%dT%H:%M:%S%z"), found.interval if found else 0
     resumed = {"time": now, "interval": interval, "steps": run.steps, **about, **folder.circumstances}
-    # In this order: whoever is killed in between leaves a run that can be gone on with, under its new length.
+    # In this order: a kill in between leaves a run that can be resumed under its new length.
     earlier = metadata.get("resumed", [])
     earlier = earlier if isinstance(earlier, list) else []
     folder.write_metadata({**metadata, "resumed": [*earlier, resumed]})

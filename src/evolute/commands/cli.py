@@ -172,7 +172,7 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
     default = naming.default_folder(run.env, run.mix, seeds)
     # An environment may change the working folder. What is printed stays as it was typed.
     here = Path.cwd()
-    # Mistakes in what it names, and a device that is not there, are told before anything is announced.
+    # A mistake in what the run names, or a missing device, is reported before anything is announced.
     Environment(run.env, run.time_limit).close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
     with naming.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
@@ -211,7 +211,7 @@ def watch(
     Args:
         train: is given an observer.
         outs: the run folders, as they are to be printed.
-        folders: the same, wherever the working folder is by then.
+        folders: the same as absolute paths, because the working folder may change.
         module: which the environment is imported from.
         watcher: shows the populations.
     """

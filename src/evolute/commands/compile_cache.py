@@ -9,7 +9,7 @@ from evolute.streams import complain
 
 
 def remember_compiled_programs() -> None:
-    """Keep compiled programs between runs, unless the user told JAX where."""
+    """Keep compiled programs between runs, unless the user has told JAX where to keep them."""
     import jax
 
     if (given := os.environ.get("JAX_COMPILATION_CACHE_DIR")) is not None:

@@ -77,6 +77,7 @@ MISTAKES = [
     ((*TRAIN, "--perturb", "tau,discount"), ["--perturb has 'tau,discount'", "by blanks"]),
     ((*TRAIN, "--seeds", "0,1"), ["--seeds has '0,1'", "by blanks, such as 0 1 2"]),
     ((*TRAIN, "--seeds", "1", "1"), ["--seeds is 1 1", "different whole numbers, such as 0 1 2"]),
+    ((*TRAIN, "--seeds", "1", "4294967296"), ["seed is 4294967296", "from 0 to 4294967295"]),
     ((*TRAIN, "--seeds"), ["--seeds is empty", "one or more", "such as 0 1 2"]),
     ((*TRAIN, "adam=2"), ["unexpected word 'adam=2'", "evolute train --help"]),
     ((*TRAIN, "--steps", "10_000"), ["steps is 10000", "the 10000 of learning_starts", "raise steps"]),

@@ -1,6 +1,7 @@
 """The command line: call the library, print. Options are in flags.py."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +117,8 @@ def _asked_for(flags: Any) -> tuple["Run", list[int]]:
         raise UserError("both --seed and --seeds are given; choose one.")
     run = Run(**settings)
     seeds = [run.seed] if flags.seeds is None else _different(flags.seeds)
+    for seed in seeds:
+        dataclasses.replace(run, seed=seed)  # keeps the rule of a seed, or is refused
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
     return run, seeds

@@ -64,6 +64,14 @@ def trained(tmp_path_factory):
     return folder, ended(folder, *TRAIN, "--out", "a run", variables=variables | {"JAX_DEBUG_NANS": "1"})
 
 
+def test_a_system_without_posix_is_told_before_anything_fails_there():
+    program = "import os; os.name = 'nt'; import evolute.commands.cli"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("evolute: this system is not supported; use Linux or macOS")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_run_in_unusual_surroundings_computes_the_same_and_its_hints_can_be_pasted(trained):
     folder, (code, out, err) = trained
     assert (code, err) == (0, b"")

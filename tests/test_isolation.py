@@ -102,7 +102,7 @@ def test_a_fault_in_a_reset_says_what_is_wrong(name):
 def test_what_is_no_exception_is_a_mistake_where_an_environment_is_made_and_nothing_where_it_is_closed(name, time_limit):
     with interruptible():
         for part, what in (("Make", "cannot be created"), ("Spaces", "has spaces that cannot be read")):
-            with pytest.raises(UserError, match=rf"{what}, as it says itself: '.+'; fix (it|them)"):
+            with pytest.raises(UserError, match=rf"{what}; it says '.+'; fix (it|them)"):
                 Environment(f"probe_envs:{name}In{part}-v0", time_limit)
         with made(f"{name}InClose", time_limit) as environment:
             environment.reset(0)

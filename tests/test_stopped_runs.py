@@ -235,7 +235,7 @@ def test_steps_that_were_edited_are_refused_and_nothing_is_touched(tmp_path, hal
     run = shutil.copytree(whole if ended else half, tmp_path / "edited")
     path = run / "config.toml"
     path.write_text(path.read_text().replace("steps = 60", f"steps = {steps}"))
-    refused(run, rf"was changed since the run was checkpointed \(steps was 60 and is {steps}\); put it back, as --steps alone")
+    refused(run, rf"was changed since the run was checkpointed \(steps was 60 and is {steps}\); restore it \(use --steps to make")
 
 
 def test_a_resume_to_a_new_length_that_was_killed_goes_on_to_that_length(tmp_path, half):

@@ -61,23 +61,34 @@ class Run:
         "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2.",
         _MIX,
         "adam=1",
+        common=True,
         default={"adam": 1},
     )
-    steps: int = setting("Environment steps of each member.", positive(limits.RUN_STEPS), "1000000", STEPS, default=_PRESET)
+    steps: int = setting(
+        "Environment steps of each member.", positive(limits.RUN_STEPS), "1000000", STEPS, common=True, default=_PRESET
+    )
     seed: int = setting(
         "Seed of everything random in the run.",
         Rule(lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295"),
         "0",
+        common=True,
         default=0,
     )
-    preset: str = setting("Where defaults come from: paper, sb3 or cleanrl.", choice(*PRESETS), "'paper'", default="paper")
+    preset: str = setting(
+        "Where defaults come from: paper, sb3 or cleanrl.", choice(*PRESETS), "'paper'", common=True, default="paper"
+    )
 
-    # TD3
     actor_layers: tuple[int, ...] = setting(
-        "Hidden units of each layer of the actor.", _LAYERS, "400 300", "units", default=_PRESET
+        "Hidden units of each layer of the actor.",
+        _LAYERS,
+        "400 300",
+        "units",
+        section="algorithm",
+        common=True,
+        default=_PRESET,
     )
     critic_layers: tuple[int, ...] = setting(
-        "Hidden units of each layer of the two critics.", _LAYERS, "400 300", "units", default=_PRESET
+        "Hidden units of each layer of the two critics.", _LAYERS, "400 300", "units", common=True, default=_PRESET
     )
     discount: float = setting(*SETTINGS["discount"], default=_PRESET)
     tau: float = setting(*SETTINGS["tau"], default=_PRESET)
@@ -108,24 +119,30 @@ class Run:
         "Options by optimizer, such as kfac.damping=0.1 or kfac.actor.learning_rate=0.03.",
         _TABLE,
         "kfac.damping=0.1",
+        common=True,
         default={},
     )
 
-    # population-based training
     interval: int = setting(
-        "Environment steps of a member between two evolutions.", positive(limits.STEPS), "10000", STEPS, default=10_000
+        "Environment steps of a member between two evolutions.",
+        positive(limits.STEPS),
+        "10000",
+        STEPS,
+        section="population-based training",
+        common=True,
+        default=10_000,
     )
     steps_per_interval: dict[str, int] = setting(
         "Fewer steps per interval for some kinds, such as kfac=3000.", _COUNTS, "kfac=3000", STEPS, default={}
     )
     shrink: str = setting(
-        "What fewer steps per interval means: 'both' environment and gradient steps, or 'gradient' steps alone.",
+        "Which steps steps_per_interval makes fewer: 'both' environment and gradient steps, or 'gradient' steps alone.",
         choice("both", "gradient"),
         "'both'",
         default="both",
     )
     strategy: str = setting(
-        "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' asks a Gaussian process of what every member gained, "
+        "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' fits a Gaussian process to what every member gained, "
         "'mfpbt' has sub-populations that evolve at different frequencies.",
         choice("pbt", "pb2", "mfpbt"),
         "'pbt'",
@@ -160,7 +177,7 @@ class Run:
         default={},
     )
     initial: dict[str, Any] = setting(
-        "Where members start, instead of all alike: LOW,HIGH draws log-uniformly, three or more values draw one of them.",
+        "What each member's first hyperparameters are drawn from: LOW,HIGH log-uniformly, or one of three or more values.",
         _TABLE,
         "actor_learning_rate=0.0001,0.01",
         default={},
@@ -169,24 +186,24 @@ class Run:
         "Copy the optimizer's state when the parent is of the same kind.", options.SWITCH, "true", default=True
     )
 
-    # evaluation
     episodes: int = setting(
         "Deterministic episodes whose mean return is a member's fitness, per interval.",
         positive(limits.EPISODES),
         "5",
         "episodes",
+        section="evaluation",
         default=5,
     )
     final_episodes: int = setting(
         "Deterministic episodes of the best policy after training.", positive(limits.EPISODES), "10", "episodes", default=10
     )
 
-    # faults
     time_limit: float = setting(
         "Seconds that a call of an environment may take before it is killed; 0 for no limit.",
         not_negative(limits.TIME_LIMIT),
         "10",
         "seconds",
+        section="fault",
         default=0.0,
     )
     max_faults: int = setting(
@@ -203,17 +220,18 @@ class Run:
         default="quarantine",
     )
 
-    # execution
-    checkpoint_every: int = setting("Intervals between two checkpoints.", positive(limits.STEPS), "1", "intervals", default=1)
+    checkpoint_every: int = setting(
+        "Intervals between two checkpoints.", positive(limits.STEPS), "1", "intervals", section="execution", default=1
+    )
     steps_per_round: int = setting(
-        "Environment steps taken with one policy; above 1 updates run meanwhile, as many as there are steps.",
+        "Environment steps taken with one policy; above 1, as many updates run at the same time.",
         positive(limits.STEPS),
         "1",
         STEPS,
         default=1,
     )
     precision: str = setting(
-        "Of the networks' matrix products: 'float32', 'tensorfloat32' (where the device has it) or 'bfloat16'.",
+        "Precision of the networks' matrix products: 'float32', 'tensorfloat32' (where the device has it) or 'bfloat16'.",
         choice("float32", "tensorfloat32", "bfloat16"),
         "'float32'",
         default="float32",

@@ -13,7 +13,7 @@ CHECKPOINT_FOLDER, REPLAY_FOLDER = "checkpoints", "replay"
 
 # What a file system answers that cannot do something at all, as against one that failed to do it.
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
-# The same of bringing a folder's names to the disk: some want folders to be open for writing, or let nobody open them.
+# The same for syncing a folder: some file systems want it open for writing, or let nobody open it.
 UNSUPPORTED_OF_FOLDERS = UNSUPPORTED | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 

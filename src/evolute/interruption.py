@@ -138,9 +138,9 @@ def stopping_gently() -> Iterator[None]:
 
 
 def raised_by_signal(error: BaseException) -> bool:
-    """Return whether an error that came out of an environment's code is a signal's, which happened to come meanwhile.
+    """Return whether an error that came out of an environment's code was raised by a signal that came meanwhile.
 
-    While signals are caught no error is. Otherwise Ctrl-C raises KeyboardInterrupt, and a handler of whoever uses the library
+    While signals are caught, none was. Otherwise Ctrl-C raises KeyboardInterrupt, and a handler of whoever uses the library
     may raise what is no Exception, such as SystemExit: its own code is then among the calls that the error came through.
     """
     if isinstance(error, Exception):

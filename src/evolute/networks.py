@@ -41,7 +41,7 @@ def init(rng: np.random.Generator, sizes: Sequence[int]) -> MLP:
 def product(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return the matrix product a b in the precision of JAX's `default_matmul_precision`; sums are float32 in any."""
     if jax.config.jax_default_matmul_precision == "bfloat16":  # pyright: ignore[reportAttributeAccessIssue]
-        # XLA takes that setting as leave, not as an order: on a CPU only narrow factors make narrow products.
+        # XLA may ignore that setting: on a CPU only narrow factors make narrow products.
         return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype)
     return jnp.matmul(a, b)
 

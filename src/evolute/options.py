@@ -37,6 +37,10 @@ class Setting(NamedTuple):
     unit: str = ""
     # The one network, "actor" or "critic", for which an optimizer's option means something; "" for both.
     only: str = ""
+    # Help shows settings in groups: the name of the group that begins with this one, "" where it goes on.
+    section: str = ""
+    # Whether it is one of the few that help shows first, whatever its section.
+    common: bool = False
 
     @classmethod
     def of(cls, field: dataclasses.Field) -> "Setting":
@@ -45,10 +49,17 @@ class Setting(NamedTuple):
 
 
 def setting(
-    help: str, rule: Rule, example: str, unit: str = "", only: str = "", default: Any = dataclasses.MISSING
+    help: str,
+    rule: Rule,
+    example: str,
+    unit: str = "",
+    only: str = "",
+    section: str = "",
+    common: bool = False,
+    default: Any = dataclasses.MISSING,
 ) -> Any:  # what a dataclass takes for a field of any type
     """Declare a field of a record; one without a default must be given."""
-    metadata = Setting(help, rule, example, unit, only)._asdict()
+    metadata = Setting(help, rule, example, unit, only, section, common)._asdict()
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -157,14 +157,14 @@ def refuse_changes(folder: RunFolder, kept: Run, run: Run, steps: int | None) ->
     told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in different.items())
     free = ", ".join((*changes.FREE_OPTIONS, *changes.FREE_SETTINGS))
     raise UserError(
-        f"{str(folder.path / CONFIG_FILE)!r} was changed since the run was checkpointed ({told}); put it back, as --steps "
-        f"alone makes a run longer and {free} may change only where nobody was left, or train a new run with it: "
+        f"{str(folder.path / CONFIG_FILE)!r} was changed since the run was checkpointed ({told}); restore it (use --steps "
+        f"to make a run longer; {free} may change only after every member was in quarantine), or train a new run with it: "
         "evolute train --config."
     )
 
 
 def refuse_repetition(folder: RunFolder, run: Run) -> None:
-    """Raise UserError where nobody was left with these very settings: the same would come of them again."""
+    """Raise UserError where these settings put every member into quarantine: they would do so again."""
     stop = last_stop(folder)
     if stop is not None and stop["repeats"] and stop["settings"] == changes.digest_without_length(run):
         raise UserError(
@@ -174,7 +174,7 @@ def refuse_repetition(folder: RunFolder, run: Run) -> None:
 
 
 def last_stop(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the event of a run that stopped because nobody was left; None for any other run."""
+    """Return the event of a run that stopped because every member was in quarantine; None for any other run."""
     try:
         events = folder.events()
     except UserError:
@@ -211,12 +211,12 @@ def changed(folder: RunFolder, found: Checkpoint | None, allowed: bool) -> dict[
     if changes and not allowed:
         told = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changes.items())
         if "arithmetic fingerprint" in changes:
-            told += " (another processor, or a variable such as OPENBLAS_CORETYPE, makes sums round otherwise)"
+            told += " (another processor, or a variable such as OPENBLAS_CORETYPE, makes sums round differently)"
         if "physics fingerprint" in changes:
             told += " (so does an environment that draws from a generator that reset(seed=...) does not seed)"
         raise UserError(
-            f"the run in {str(folder.path)!r} was trained under other circumstances: {told}; bring those back, or go on with "
-            "--allow-version-change, which is recorded and ends its exact repetition."
+            f"the run in {str(folder.path)!r} was trained under other circumstances: {told}; restore those, or continue with "
+            "--allow-version-change, which is recorded; the run then no longer repeats exactly."
         )
     return changes
 
@@ -230,7 +230,7 @@ def rewind(folder: RunFolder, run: Run, found: Checkpoint | None, about: dict[st
         metadata = {}
     now, interval = time.strftime("%Y-%m-%dT%H:%M:%S%z"), found.interval if found else 0
     resumed = {"time": now, "interval": interval, "steps": run.steps, **about, **folder.circumstances}
-    # In this order: whoever is killed in between leaves a run that can be gone on with, under its new length.
+    # In this order: a kill in between leaves a run that can be resumed under its new length.
     earlier = metadata.get("resumed", [])
     earlier = earlier if isinstance(earlier, list) else []
     folder.write_metadata({**metadata, "resumed": [*earlier, resumed]})

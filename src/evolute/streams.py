@@ -91,7 +91,7 @@ def prepared() -> Iterator[Output]:
 
 
 def make_output_optional() -> None:
-    """Go on where standard output cannot be written: training of hours does not end because nobody watches any more."""
+    """Continue when standard output cannot be written: hours of training must not end because nobody reads any more."""
     if isinstance(sys.stdout, Output):
         sys.stdout.optional = True
 

@@ -1,6 +1,7 @@
 """The command line: call the library, print. Options are in flags.py."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -105,7 +106,7 @@ def _train(flags: Any) -> None:
 
 def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     """Return the run that flags and file describe, and its seeds."""
-    from evolute.commands.flags import settings_of, whole_number
+    from evolute.commands.flags import settings_of
     from evolute.config import Run
     from evolute.environments.gym import module_of
 
@@ -115,7 +116,9 @@ def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     if flags.seed is not None and flags.seeds is not None:
         raise UserError("both --seed and --seeds are given; choose one.")
     run = Run(**settings)
-    seeds = [run.seed] if flags.seeds is None else [whole_number("--seeds", seed, least=0) for seed in flags.seeds]
+    seeds = [run.seed] if flags.seeds is None else _different(flags.seeds)
+    for seed in seeds:
+        dataclasses.replace(run, seed=seed)  # keeps the rule of a seed, or is refused
     # Who types the environment means its module, too.
     admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
     return run, seeds
@@ -126,6 +129,18 @@ def workers_of(flags: Any) -> int:
     from evolute.commands.flags import whole_number
 
     return 1 if flags.workers is None else whole_number("--workers", flags.workers, least=1)
+
+
+def _different(words: Sequence[str]) -> list[int]:
+    """Return the numbers that --seeds was given."""
+    from evolute.commands.flags import separate, whole_number
+
+    separate("--seeds", words, "0 1 2")
+    seeds = [whole_number("--seeds", word, least=0) for word in words]
+    if not seeds or len(set(seeds)) < len(seeds):
+        given = " ".join(words) or "empty"
+        raise UserError(f"--seeds is {given}; it must be one or more different whole numbers, such as 0 1 2.")
+    return seeds
 
 
 def admit(env: str, allowed: str | None) -> None:
@@ -167,7 +182,7 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
     default = naming.default_folder(run.env, run.mix, seeds)
     # An environment may change the working folder. What is printed stays as it was typed.
     here = Path.cwd()
-    # Mistakes in what it names, and a device that is not there, are told before anything is announced.
+    # A mistake in what the run names, or a missing device, is reported before anything is announced.
     Environment(run.env, run.time_limit).close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
     with naming.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
@@ -206,7 +221,7 @@ def watch(
     Args:
         train: is given an observer.
         outs: the run folders, as they are to be printed.
-        folders: the same, wherever the working folder is by then.
+        folders: the same as absolute paths, because the working folder may change.
         module: which the environment is imported from.
         watcher: shows the populations.
     """
@@ -321,7 +336,7 @@ def _evaluate(flags: "EvaluateFlags") -> None:
         raise UserError(f"--steps is {steps}, and {evaluate.no_episode(environment, steps, result.faults)}.")
     print(
         f"{policy.env}: return {number(result.mean)} ± {number(result.std)} over {len(result.returns)} "
-        f"completed episodes ({sum(result.lengths):,} steps), deterministic policy"
+        f"completed episode{'s' if len(result.returns) > 1 else ''} ({sum(result.lengths):,} steps), deterministic policy"
         + (f"; {result.cut} of them did not end and were cut" if result.cut else "")
         + (f"; {result.faults} more in which the environment failed" if result.faults else "")
     )

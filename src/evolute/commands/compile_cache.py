@@ -9,7 +9,7 @@ from evolute.streams import complain
 
 
 def remember_compiled_programs() -> None:
-    """Keep compiled programs between runs, unless the user told JAX where."""
+    """Keep compiled programs between runs, unless the user has told JAX where to keep them."""
     import jax
 
     if (given := os.environ.get("JAX_COMPILATION_CACHE_DIR")) is not None:
@@ -18,7 +18,10 @@ def remember_compiled_programs() -> None:
             jax.config.update("jax_compilation_cache_dir", os.path.abspath(given))
         return
     if (folder := _of_the_user() or _temporary()) is None:
-        complain("no folder for compiled programs can be written, so each run compiles anew; set XDG_CACHE_HOME to one.")
+        complain(
+            "no folder for compiled programs can be written, so each run compiles anew; set XDG_CACHE_HOME to a folder that can "
+            "be written."
+        )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -18,12 +18,15 @@ import tyro
 
 from evolute import limits
 from evolute.commands.foreign import POINTERS
+from evolute.commands.groups import MOST_USED, boxed, group_of_each, in_group, unboxed
 from evolute.errors import UserError, closest
 
 # Characters of a line that help needs.
 NARROWEST = 40
 # Where records go, as the help shows it.
 OUT = "runs/<env>-<mix>-<seed>-<time>"
+# The group of options that are no settings of a run.
+FILES = "file and output"
 
 SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
 # A module's code runs when it is imported.
@@ -43,34 +46,37 @@ def train_flags() -> Any:
     """
     from evolute.config import Run
 
-    hints = typing.get_type_hints(Run)
+    hints, groups = typing.get_type_hints(Run), group_of_each(Run)
     defaults = Run("HalfCheetah-v4")
     fields = []
     for field in dataclasses.fields(Run):
         kind, metavar = _flag_type(hints[field.name])
+        if choices := field.metadata["rule"].choices:
+            metavar = f"{{{','.join(choices)}}}"
         default = _shown_default(getattr(defaults, field.name), field.metadata["unit"])
         hint = "(needed, unless --config names it)" if field.name == "env" else f"(default: {default})"
         argument = tyro.conf.arg(help=field.metadata["help"], help_behavior_hint=hint, metavar=metavar)
         annotated: Any = Annotated[kind | None, argument]
         if field.name == "env":
-            annotated = tyro.conf.Positional[annotated]
-        fields.append((field.name, annotated, dataclasses.field(default=None)))
+            annotated = tyro.conf.Positional[Annotated[annotated, tyro.conf.arg(metavar="ENV")]]
+        fields.append((field.name, annotated, in_group(groups[field.name])))
     own = {
         "seeds": (
             tuple[str, ...],
             "INT ...",
             "Seeds of independent populations to train side by side; replaces seed.",
             "none",
+            MOST_USED,
         ),
-        "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none"),
-        "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT),
-        "workers": (str, "INT", WORKERS, "1, this one"),
-        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none"),
+        "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT, MOST_USED),
+        "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none", FILES),
+        "workers": (str, "INT", WORKERS, "1, this one", "execution"),
+        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none", FILES),
     }
-    for name, (kind, metavar, text, default) in own.items():
+    for name, (kind, metavar, text, default, group) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
-        fields.append((name, Annotated[kind | None, argument], dataclasses.field(default=None)))
-    fields.append(("quiet", QuietFlag, dataclasses.field(default=False)))
+        fields.append((name, Annotated[kind | None, argument], in_group(group)))
+    fields.append(("quiet", QuietFlag, in_group(FILES, default=False)))
     made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
     made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."
     return made
@@ -112,6 +118,7 @@ def settings_of(flags: Any) -> dict[str, Any]:
         if typing.get_origin(hint) is dict:
             value = _pairs(field.name, value, field.metadata["example"])
         elif typing.get_origin(hint) is tuple:
+            separate(_flag(field.name), value, field.metadata["example"])
             value = value if typing.get_args(hint)[0] is str else tuple(map(value_of, value))
         elif hint is not str:
             value = value_of(value)
@@ -122,11 +129,13 @@ def settings_of(flags: Any) -> dict[str, Any]:
 def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, Any]:
     """Parse NAME=VALUE words; dots in a name make tables, commas in a value make a list."""
     table: dict[str, Any] = {}
-    flag = "--" + name.replace("_", "-")
+    flag = _flag(name)
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key or not text or not all(key.split(".")):
             raise UserError(f"{flag} has {word!r}; it must be NAME=VALUE, such as {example}.")
+        if "=" in text:
+            raise UserError(f"{flag} has {word!r}; separate pairs of NAME=VALUE by blanks, such as {example}.")
         inner = table
         *parents, last = key.split(".")
         for parent in parents:
@@ -137,6 +146,18 @@ def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, Any]:
             raise UserError(f"{flag} names {key!r} twice; give it once, such as {example}.")
         inner[last] = [value_of(part) for part in text.split(",")] if "," in text else value_of(text)
     return table
+
+
+def separate(flag: str, words: Sequence[str], example: str) -> None:
+    """Check that no commas stand between the values of a list; raises UserError where one does."""
+    for word in words:
+        if "," in word:
+            raise UserError(f"{flag} has {word!r}; separate values by blanks, such as {example}.")
+
+
+def _flag(name: str) -> str:
+    """Return an option as the command line spells it, without the value that may follow an equals sign."""
+    return "--" + name.partition("=")[0].replace("_", "-").lstrip("-")
 
 
 def value_of(text: str) -> Any:
@@ -251,22 +272,13 @@ def flags_of(command: str) -> Any:
 def parse(flags: Any, command: str, words: list[str]) -> Any:
     """Return a command's parsed flags; what tyro would print in a box becomes one sentence, like any other mistake."""
     said, see = io.StringIO(), f"see `evolute {command} --help`."
-    flags_given = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    for flag in flags_given:
-        if flags_given.count(flag) > 1:
-            raise UserError(f"{flag} is given twice; give it once, with all its values.")
-    known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(flags) if field.name not in ("env", "run")]
-    for word in words:
-        name = word.partition("=")[0].replace("_", "-")
-        is_option = name.startswith("--") or (name.startswith("-") and name[1:].isalpha())
-        if is_option and name not in known and (pointer := POINTERS.get(name.lstrip("-"))) is not None:
-            raise UserError(f"unknown option {name!r}: {pointer}; see `evolute train --help`.")
+    _check_names(flags, command, words)
     if shutil.get_terminal_size().columns < NARROWEST:
         # tyro looks for the line breaks of its help for ever.
         os.environ["COLUMNS"] = str(NARROWEST)
     try:
         with contextlib.redirect_stderr(said):
-            parsed, unknown = tyro.cli(flags, args=words, prog=f"evolute {command}", return_unknown_args=True)
+            parsed, unknown = tyro.cli(boxed(flags), args=words, prog=f"evolute {command}", return_unknown_args=True)
     except SystemExit as end:
         if not end.code:
             raise  # --help
@@ -277,6 +289,22 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
         text = text[:1].lower() + text[1:].rstrip(".") or "the options cannot be understood"
         raise UserError(f"{text}; {see}") from None
     if unknown:
-        what = "unknown option" if unknown[0].startswith("-") else "unexpected word"
-        raise UserError(f"{what} {unknown[0]!r}{closest(unknown[0], known)}; {see}")
-    return parsed
+        raise UserError(f"unexpected word {unknown[0]!r}; {see}")
+    return unboxed(flags, parsed)
+
+
+def _check_names(flags: Any, command: str, words: list[str]) -> None:
+    """Check that every option exists and is given once; raises UserError otherwise.
+
+    Before tyro parses: it takes the value of an unknown option for a positional argument.
+    """
+    known = [_flag(field.name) for field in dataclasses.fields(flags) if field.name not in ("env", "run")]
+    named = [_flag(word) if word.startswith("--") else word for word in words if re.match(r"--.|-[A-Za-z]+$", word)]
+    for name in named:
+        if name in known:
+            if named.count(name) > 1:
+                raise UserError(f"{name} is given twice; give it once, with all its values.")
+        elif (pointer := POINTERS.get(name.lstrip("-"))) is not None:
+            raise UserError(f"unknown option {name!r}: {pointer}; see `evolute train --help`.")
+        elif name not in ("--help", "-h"):
+            raise UserError(f"unknown option {name!r}{closest(name, known)}; see `evolute {command} --help`.")

@@ -49,7 +49,7 @@ _POINTERS = {
     _PBT: "perturbation-interval pbt-interval evolve-every exploit-interval",
     "use --truncation 0.2": "quantile-fraction",
     "use --factors 0.8 1.2": "perturbation-factors",
-    "use --perturb learning_rate damping": "hyperparams-to-perturb hyperparam-mutations",
+    "use --perturb actor_learning_rate critic_learning_rate": "hyperparams-to-perturb hyperparam-mutations",
     _EVALUATE: "eval-freq eval-frequency eval-interval evaluation-interval evaluate-every",
     "use --episodes 5": "eval-episodes n-eval-episodes num-eval-episodes num-test-episodes evaluation-duration n-episodes",
     _DEVICE: "device cuda gpu num-gpus cpu use-cuda no-cuda gpu-id platform",

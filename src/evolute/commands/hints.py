@@ -1,4 +1,4 @@
-"""Commands that a person is told to type next, so that they can be pasted."""
+"""Commands to type next, quoted so that they can be pasted."""
 
 import os
 import shlex

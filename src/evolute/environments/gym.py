@@ -89,7 +89,7 @@ class Environment:
         return self._env.step(action)
 
     def rebuild(self) -> None:
-        """Make it anew, so that nothing of what it went through is left; it must be reset next."""
+        """Make the environment anew, so that nothing of its past is left; it must be reset next."""
         interruption.check()
         self._env.rebuild()
         interruption.catch_again()
@@ -117,7 +117,7 @@ class _Plain:
         except BaseException as error:
             said = own_words(error)
             raise UserError(
-                f"the environment {self._id!r} cannot be created, as it says itself: {said!r}; fix it or choose another."
+                f"the environment {self._id!r} cannot be created; it says {said!r}; fix it or choose another."
             ) from error
         finally:
             self._end_copy()
@@ -174,7 +174,7 @@ class _Plain:
         try:
             self._env.close()
         except BaseException as error:
-            # It may be as broken as can be, and nobody needs it any more.
+            # It may be broken in any way, and is no longer needed.
             own_words(error)
         finally:
             self._end_copy()

@@ -48,7 +48,7 @@ def facts_of(env_id: str, env: gymnasium.Env) -> Facts:
         raise
     except BaseException as error:
         raise UserError(
-            f"the environment {env_id!r} has spaces that cannot be read, as it says itself: {own_words(error)!r}; "
+            f"the environment {env_id!r} has spaces that cannot be read; it says {own_words(error)!r}; "
             "fix them or choose another environment."
         ) from error
 

@@ -40,7 +40,7 @@ def select(standings: Sequence[Standing], truncation: float, rng: np.random.Gene
     """Pair each member to be replaced with a parent drawn from the best ones.
 
     Broken members (non-finite fitness) are replaced even where they are more than the truncation asks for, and are
-    never a parent. Where all are broken nobody can be copied.
+    never a parent. Where all are broken, none is copied.
 
     Returns:
         (child, parent) pairs, children from the worst up.

@@ -294,7 +294,7 @@ def status(progress: "Progress") -> str:
     left = progress.elapsed * (progress.state.run.steps - progress.steps) / progress.steps if progress.steps else math.nan
     return (
         f"{progress.steps:,} of {progress.state.run.steps:,} steps; population {total:,}, {rate:,.0f} per second; "
-        f"{duration(progress.elapsed)} gone, {duration(left) if math.isfinite(left) else 'unknown'} left"
+        f"{duration(progress.elapsed)} elapsed, {duration(left) if math.isfinite(left) else 'unknown'} left"
     )
 
 

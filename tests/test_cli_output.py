@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,12 +17,14 @@ from rich.console import Console
 from evolute import train, train_seeds
 from evolute.commands import compile_cache, hints
 from evolute.config import Run
+from evolute.environments.spaces import Facts, Shape
 from evolute.errors import UserError
 from evolute.policy import Policy
 from evolute.report.live import Doing, LiveTable, SignsOfLife, listening
 from evolute.report.tables import curves_table, leaderboard_table
 from evolute.resumption import resume
 from evolute.runs import folder as run_folder
+from evolute.state import Profile, Progress, State
 
 TESTS = Path(__file__).parent
 SETTINGS = {
@@ -188,22 +189,17 @@ def test_commands_survive_a_shell(path):
 
 
 def progress_of(members, kind="kfac_empirical/diag_ggn"):
-    hyper = dict.fromkeys(("actor_learning_rate", "actor_damping"), 1.23e-4) | {"batch_size": 256.0}
-    hyper |= dict.fromkeys(("critic_learning_rate", "critic_damping"), 4.56e-4)
-    one = [
-        SimpleNamespace(
-            slot=n, kind=kind, parent=None, environment_steps=5, hyperparameters=SimpleNamespace(_asdict=lambda: hyper)
-        )
-        for n in range(members)
-    ]
-    state = SimpleNamespace(run=SimpleNamespace(seed=0, env="Env-v0", steps=100), members=one, interval=1, intervals=5)
+    run = Run("Env-v0", mix={kind: members}, steps=100, interval=20, learning_starts=10)
+    hyper = run.initial_hyperparameters(kind)._replace(actor_learning_rate=1.23e-4, critic_damping=4.56e-4)
+    profiles = [Profile(slot, kind, hyper, environment_steps=40) for slot in range(members)]
+    state = State(run, profiles, Facts(Shape(1, 1), np.zeros(1), np.ones(1), None, ()), {}, interval=2)
     counts = dict.fromkeys(("contained_statistics", "contained_inverses", "contained_steps", "environment_faults"), 0)
-    rows = [{"member": n, "fitness": float(n), "quarantined": None, **counts} for n in range(members)]
-    return SimpleNamespace(state=state, steps=50, elapsed=2.0, rows=rows, events=[], populations=1), hyper
+    rows = [{"member": slot, "fitness": float(slot), "quarantined": None, **counts} for slot in range(members)]
+    return Progress(state, 50, 2.0, rows, [])
 
 
 def test_the_live_table_fits_a_small_terminal_with_its_progress():
-    progress, _ = progress_of(32)
+    progress = progress_of(32)
     screen = Console(width=80, height=24, force_terminal=True, file=io.StringIO(), color_system=None)
     table = LiveTable(screen, Doing())
     table(progress)
@@ -217,11 +213,12 @@ def test_the_live_table_fits_a_small_terminal_with_its_progress():
     assert "kfac_empirical/diag_ggn" in lines[5]
     assert any(line.lstrip().startswith("31 ") for line in lines)
     assert any(line.startswith("━") for line in lines)
-    assert any("50 of 100 steps" in line for line in lines)
+    # Each member has taken 40 steps in two intervals, and ten of the third.
+    assert any("50 of 100 steps; population 1,600" in line for line in lines)
 
 
 def test_tables_leave_out_what_there_is_no_room_for_and_say_so():
-    _, hyper = progress_of(1)
+    hyper = progress_of(1).state.members[0].hyperparameters._asdict()
     row = {"rank": 1, "member": 0, "kind": "kfac_empirical/diag_ggn", "fitness": 12345.0, "hyperparameters": hyper}
     for width, lacking in ((120, False), (60, True)):
         screen = Console(width=width, file=io.StringIO())

@@ -23,7 +23,7 @@ from evolute.networks import Layer
 from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder
 from evolute.runs.lock import locked
-from evolute.training import arrays, rollout
+from evolute.training import arrays, rollout, storage
 from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
 from faults import contents, differences
 
@@ -257,7 +257,7 @@ def test_a_restored_buffer_holds_the_rows_of_the_one_that_was_saved(actions, cap
                     assert fits(new, len(new.steps), 1, 1)
                     buffer.segments.append(Segment(f"{number}-{slot}", len(new.steps), "", 0))
                 buffer.saved = buffer.inserted
-                checkpoint.forget_overwritten(buffer)
+                storage.forget_overwritten(buffer)
     for buffer in buffers:
         restored = ReplayBuffer(capacity, 1, 1)
         parts = [Steps(**safetensors.numpy.load(disk[segment.file])) for segment in buffer.segments]

@@ -135,7 +135,7 @@ def update_only_of(groups, all_members, updates):
     prepared = []
     for group in groups:
         members = [member for member in all_members if member.lane in group.lanes]
-        samples = [member.sample(BATCH) for member in members]
+        samples = [member.sample(BATCH, group.noise) for member in members]
         sample = Sample(*(np.stack(part) for part in zip(*samples, strict=True)))
         prepared.append((group, sample, host.observations(members), host.noises(members)))
 

@@ -582,7 +582,7 @@ def restored(folder: Path, state: State) -> checkpoint.Checkpoint:
     read_or_refused(lambda: Run(**toml.parse(found.manifest["config"], "the checkpoint")))
     restore(folder, found, state)
     for member in state.members:
-        assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == row_width(2, 1)
+        assert member.sample(bucket(member.hyperparameters.batch_size), 1).rows.shape[1] == row_width(2, 1)
     with np.errstate(over="ignore"):
         as_array([member.hyperparameters for member in state.members])
     return found

@@ -223,7 +223,7 @@ def copy_member(state: State, exploit: Exploit) -> None:
     """Carry out an exploit; the optimizer's state is copied between equal kinds if configured."""
     child, parent = state.members[exploit.child.slot], state.members[exploit.parent.slot]
     reset = not (exploit.same_kind and state.run.copy_optimizer_state)
-    host.copy(child, state.group_of(child), parent, state.group_of(parent), reset)
+    host.copy(state.run, state.interval, child, state.group_of(child), parent, state.group_of(parent), reset)
     child.hyperparameters = exploit.hyperparameters
 
 

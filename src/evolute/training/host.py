@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evolute import algorithms
+from evolute import algorithms, kinds
 from evolute.algorithms.base import Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
@@ -150,7 +150,8 @@ def advance(run: Run, watch: Sequence[Crew], tick: int, length: int, seconds: di
 def next_actions(run: Run, group: Group, members: list[Member]) -> Sequence[np.ndarray]:
     """Return the members' next actions, each [A] in [-1, 1]."""
     if members[0].environment_steps < run.learning_starts:
-        noise = run.exploration_noise if run.warm_up_noise else 0.0
+        own = run.settings_of(group.kind)
+        noise = own["exploration_noise"] if own.get("warm_up_noise") else 0.0
         return [member.warm_up_action(noise) for member in members]
     return list(group.actions())
 
@@ -162,7 +163,7 @@ def learn(group: Group, members: list[Member]) -> None:
         # An empty buffer has no curvature, and is a failing environment's; the burn-in waits for it to work.
         if member.needs_burn_in and len(member.replay):
             burn_in(group, member, padded)
-    samples = [member.sample(padded) for member in members]
+    samples = [member.sample(padded, group.noise) for member in members]
     group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
     for member in members:
         member.gradient_steps += 1
@@ -170,7 +171,7 @@ def learn(group: Group, members: list[Member]) -> None:
 
 def burn_in(group: Group, member: Member, padded: int) -> None:
     """Fill the factors of a curvature optimizer from the member's replay, before its first step."""
-    group.burn_in(member.lane, [member.sample(padded, member.burn_in_rng) for _ in range(group.burn_in_batches)])
+    group.burn_in(member.lane, [member.sample(padded, group.noise, member.burn_in_rng) for _ in range(group.burn_in_batches)])
     member.needs_burn_in = False
 
 
@@ -200,7 +201,7 @@ def evaluate_member(member: Member, group: Group, env: str, environment: Environ
         sums: of the member's updates in the interval.
     """
     learner = group.learner(member.lane)
-    policy = Policy([(layer.w, layer.b) for layer in learner.actor], environment.low, environment.high, env)
+    policy = Policy([(layer.w, layer.b) for layer in group.policy_of(learner)], environment.low, environment.high, env)
     member.quarantined = member.quarantined or divergence(health.not_finite(group.networks_of(learner)), sums)
     evaluation = Evaluation([], []) if member.quarantined else fitness(environment, policy, seeds, member)
     member.fitness = math.nan if member.quarantined else evaluation.mean
@@ -224,9 +225,16 @@ def fitness(environment: Environment, policy: Policy, seeds: list[int], member: 
 # -------------------------------------------------------------------------------------------------------------- copy
 
 
-def copy(child: Member, to: Group, parent: Member, source: Group, reset: bool) -> None:
-    """Make a member a copy of another one: networks, targets and replay always, the optimizers' state unless `reset`."""
-    to.put(child.lane, source.take(parent.lane), reset_optimizers=reset)
+def copy(run: Run, interval: int, child: Member, to: Group, parent: Member, source: Group, reset: bool) -> None:
+    """Make a member a copy of another one: replay always; of its own algorithm networks and targets, too.
+
+    The optimizers' state is copied unless `reset`. Of another algorithm's member the networks are copied as far as they are
+    alike, and the rest starts anew.
+    """
+    if kinds.of(child.kind).algorithm == kinds.of(parent.kind).algorithm:
+        to.put(child.lane, source.take(parent.lane), reset_optimizers=reset)
+    else:
+        to.graft(child.lane, source.learner(parent.lane), stream(run, child.slot, interval, Purpose.GRAFT))
     child.replay.copy_from(parent.replay)
     child.parent = parent.slot
     child.needs_burn_in = reset or parent.needs_burn_in

@@ -80,6 +80,7 @@ def hyperparameters(**changes: float) -> Hyperparameters:
             "target_noise": 0.5,
             "target_noise_clip": 0.4,
             "exploration_noise": 0.3,
+            "temperature_learning_rate": 0.04,
             **changes,
         }
     )

@@ -194,6 +194,7 @@ CHANGES: dict[str, set[str]] = {
     "target_noise": FOLLOWS_THE_CRITICS,
     "target_noise_clip": FOLLOWS_THE_CRITICS,
     "exploration_noise": set(),  # read by explore, below
+    "temperature_learning_rate": set(),  # SAC's
 }
 
 

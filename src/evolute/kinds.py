@@ -42,8 +42,8 @@ def check(kind: str) -> None:
     parts = rest.split("/")
     if len(parts) > 2 or not all(parts):
         raise UserError(
-            f"mix has the kind {kind!r}; it must be OPTIMIZER or ACTOR/CRITIC, behind ALGORITHM: where that is not TD3, such as "
-            "kfac, adam/kfac or sac:adam."
+            f"mix has the kind {kind!r}; it must be OPTIMIZER or ACTOR/CRITIC, such as kfac or adam/kfac, with an algorithm in "
+            "front where that is not TD3, such as sac:adam."
         )
     for name in parts:
         optimizers.check_name(name)

@@ -132,7 +132,7 @@ def update_only(host, updates=40):
     prepared = []
     for group in host.groups:
         members = [host.members[lane] for lane in group.lanes]
-        samples = [member.sample(host.runs[0].batch_size) for member in members]
+        samples = [member.sample(host.runs[0].batch_size, group.noise) for member in members]
         sample = Sample(*(np.stack(part) for part in zip(*samples, strict=True)))
         prepared.append((group, sample, rollout.observations(members), rollout.noises(members)))
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import Run, engine, networks, optimizers
-from evolute.algorithms import td3
+from evolute.algorithms import actor_critic, td3
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
 from evolute.optimizers import Rates, factors
@@ -109,7 +109,7 @@ def go_on(data: Data, critic: MLP, kind: str, given: dict, adjusted: str, update
 
     @jax.jit
     def update(critic, state, batch, y, step, rates):
-        gradient, tape, _, _ = td3.critic_tape(critic, batch, y)
+        gradient, tape, _, _ = actor_critic.critic_tape(critic, batch, y)
         if isinstance(state, KFACState):
             # The factors as they are; before the first measurement nothing moves.
             known = state.weight > 0
@@ -121,7 +121,7 @@ def go_on(data: Data, critic: MLP, kind: str, given: dict, adjusted: str, update
 
     def error(critic):
         batch, y = data.held_out
-        return jnp.mean((td3.q_values(critic, batch.obs, batch.action) - y) ** 2) / data.variance
+        return jnp.mean((actor_critic.q_values(critic, batch.obs, batch.action) - y) ** 2) / data.variance
 
     state, errors = optimizer.init(critic), [float(error(critic))]
     for _ in range(optimizer.burn_in):

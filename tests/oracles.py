@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import networks
-from evolute.algorithms import td3
+from evolute.algorithms import actor_critic
 from evolute.algorithms.base import Batch
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP, Layer
@@ -80,6 +80,7 @@ def hyperparameters(**changes: float) -> Hyperparameters:
             "target_noise": 0.5,
             "target_noise_clip": 0.4,
             "exploration_noise": 0.3,
+            "temperature_learning_rate": 0.04,
             **changes,
         }
     )
@@ -97,7 +98,7 @@ def rates(learning_rate: float, damping: float = 0.1, dtype: type = np.float32) 
 def critic_problem(mlp: MLP, x: jax.Array, target: jax.Array, weight: jax.Array) -> tuple[MLP, Tape]:
     """Gradient and tape of the weighted mean squared error of a network with one output, by the real learner's code."""
     batch = Batch(x[:, :-1], x[:, -1:], target, x[:, :-1], jnp.zeros_like(target), weight)
-    return td3.critic_tape(mlp, batch, target)[:2]
+    return actor_critic.critic_tape(mlp, batch, target)[:2]
 
 
 def vector_problem(mlp: MLP, x: jax.Array, target: jax.Array, weight: jax.Array) -> tuple[MLP, Tape]:

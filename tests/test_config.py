@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolute import toml
+from evolute import overlay, toml
 from evolute.config import PRESETS, Run
 from evolute.hyperparameters import BOUNDS, Hyperparameters
 
@@ -151,7 +151,7 @@ def test_toml_may_use_lists_for_tuples_and_whole_numbers_for_real_ones(tmp_path)
 def test_merging_goes_into_tables_and_replaces_everything_else():
     base = {"steps": 1, "mix": {"adam": 2}, "optimizers": {"kfac": {"damping": 1.0, "clip": 2.0}}, "factors": [0.5]}
     over = {"steps": 3, "mix": {"kfac": 1}, "optimizers": {"kfac": {"damping": 4.0}, "sgd": {}}, "factors": [2.0]}
-    assert toml.merge(base, over) == {
+    assert overlay.merge(base, over) == {
         "steps": 3,
         "mix": {"kfac": 1},
         "optimizers": {"kfac": {"damping": 4.0, "clip": 2.0}, "sgd": {}},
@@ -164,7 +164,7 @@ def test_an_option_for_both_networks_overrides_those_of_one_network_below_it():
     # A run's own config.toml names every option by network; a flag on top of it must not be lost.
     base = {"optimizers": {"kfac": {"actor": {"damping": 1.0, "clip": 2.0}, "critic": {"damping": 3.0}}}}
     over = {"optimizers": {"kfac": {"damping": 4.0, "critic": {"clip": 5.0}}}}
-    run = Run("Hopper-v4", mix={"kfac": 1}, **toml.merge(base, over))
+    run = Run("Hopper-v4", mix={"kfac": 1}, **overlay.merge(base, over))
     actor, critic = (run.optimizers["kfac"][role] for role in ("actor", "critic"))
     assert (actor["damping"], actor["clip"], critic["damping"], critic["clip"]) == (4.0, 2.0, 4.0, 5.0)
 

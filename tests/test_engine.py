@@ -229,7 +229,7 @@ def test_a_broken_member_is_never_a_parent_and_is_replaced():
 
 
 def test_a_member_none_of_whose_updates_was_finite_counts_as_broken():
-    sums = no_sums()._replace(updates=10.0, actor_updates=5.0)
+    sums = no_sums()._replace(updates=10.0, critic_updates=20.0, actor_updates=5.0)
     assert divergence([], sums) is None
     sums = sums._replace(actor_contained=sums.actor_contained._replace(steps=5.0))
     critics = sums.critic_contained
@@ -242,7 +242,7 @@ def test_members_draw_streams_of_their_own():
     first, second = stepped.members
     assert not np.array_equal(first.replay.transitions()[:50], second.replay.transitions()[:50])
     assert not np.array_equal(first.noise(), second.noise())
-    assert not np.array_equal(first.sample(32).noise, second.sample(32).noise)
+    assert not np.array_equal(first.sample(32, 1).noise, second.sample(32, 1).noise)
     stepped.close()
 
 

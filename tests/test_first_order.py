@@ -209,8 +209,6 @@ def test_options_are_completed_by_their_defaults():
 
 
 def test_names_and_roles():
-    assert optimizers.networks_of("kfac") == ("kfac", "kfac")
-    assert optimizers.networks_of("adam/kfac") == ("adam", "kfac")
     assert {"adam", "adamw", "sgd", "rmsprop", "muon", "kfac", "kfac_empirical", "diag_ggn"} <= set(optimizers.names())
     assert [name for name in optimizers.names() if optimizers.has_damping(name)] == list(optimizers.CURVATURE_KINDS)
     for name in optimizers.names():

@@ -9,7 +9,7 @@ import pytest
 
 import oracles
 from evolute import networks, optimizers
-from evolute.algorithms import td3
+from evolute.algorithms import actor_critic
 from evolute.algorithms.base import Batch
 from evolute.environments.gym import Environment
 from evolute.networks import MLP
@@ -57,7 +57,7 @@ def trained(critic: MLP, kind: str, updates: int, seed: int) -> tuple[MLP, list[
 
     @jax.jit
     def update(critic, state, batch, y, step, rates):
-        gradient, tape, _, _ = td3.critic_tape(critic, batch, y)
+        gradient, tape, _, _ = actor_critic.critic_tape(critic, batch, y)
         return optimizer.update(gradient, state, critic, rates, tape, step)[:2]
 
     state, errors = optimizer.init(critic), []
@@ -88,7 +88,7 @@ def test_a_fitted_critic_does_not_get_worse_by_half(kind, layers):
 
 def test_exact_damping_in_single_precision_is_that_of_double_precision_on_a_real_critic():
     critic, rng = fitted(400, 300), np.random.default_rng(4)
-    measure = jax.jit(lambda critic, batch, y: td3.critic_tape(critic, batch, y)[:2])
+    measure = jax.jit(lambda critic, batch, y: actor_critic.critic_tape(critic, batch, y)[:2])
     sums = None
     for _ in range(8):
         gradient, tape = measure(critic, *batch(rng))

@@ -43,7 +43,7 @@ def test_transitions_are_spaced_evenly_over_what_is_held(inserted):
 
 
 def test_norms_and_dead_units_are_those_of_the_worse_critic():
-    settings = td3.Settings(3, 2, (4, 5), (4, 5), 2, None, None)
+    settings = td3.Settings(3, 2, (4, 5), (4, 5), None, None)
     learner, buffer = td3.init(np.random.default_rng(0), settings), filled(30)
     first, second = learner.critics
     # Three of five units of the second critic's last hidden layer can never answer, and its output weighs more.
@@ -78,7 +78,7 @@ def test_a_run_records_them_and_warns_of_a_network_that_has_mostly_died(tmp_path
 
 
 def test_a_network_that_is_not_finite_is_named():
-    learner = td3.init(np.random.default_rng(0), td3.Settings(3, 2, (4,), (4,), 2, None, None))
+    learner = td3.init(np.random.default_rng(0), td3.Settings(3, 2, (4,), (4,), None, None))
     assert health.not_finite(td3.networks_of(learner)) == []
     broken = (Layer(learner.actor[0].w, np.full(4, np.nan, np.float32)), *learner.actor[1:])
     assert health.not_finite(td3.networks_of(learner._replace(actor=broken))) == ["actor"]

@@ -171,7 +171,7 @@ def test_burn_in_fills_the_factors_and_moves_nothing(kind):
     actor, critic = (
         optimizers.build(kind, optimizers.resolve_options(kind, role, {"average": 0.9}, 1e-3)) for role in optimizers.ROLES
     )
-    settings = td3.Settings(3, 2, (4,), (4,), 2, actor, critic)
+    settings = td3.Settings(3, 2, (4,), (4,), actor, critic, 2)
     before = learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), settings), settings)
     burn_in, hyper = jax.jit(td3.burn_in, static_argnames="settings"), oracles.on_device(oracles.hyperparameters())
     for n in range(3):
@@ -191,7 +191,7 @@ def test_burn_in_fills_the_factors_and_moves_nothing(kind):
 
 def test_burn_in_leaves_first_order_optimizers_alone():
     adam = optimizers.build("adam", optimizers.resolve_options("adam", "actor", {}, 1e-3))
-    settings = td3.Settings(3, 2, (4,), (4,), 2, adam, adam)
+    settings = td3.Settings(3, 2, (4,), (4,), adam, adam, 2)
     learner = td3.reset_optimizers(td3.init(np.random.default_rng(0), settings), settings)
     batch, hyper = (
         oracles.random_batch(np.random.default_rng(0), 16, 3, 2),

@@ -9,7 +9,7 @@ import pytest
 
 import oracles
 from evolute import optimizers
-from evolute.algorithms import td3
+from evolute.algorithms import actor_critic
 from evolute.errors import UserError
 from evolute.networks import MLP
 from evolute.optimizers import Rates, first_order
@@ -45,7 +45,7 @@ def test_an_optimizer_of_optax_that_passes_its_check_learns_at_the_rate_it_is_gi
     def train(learning_rate: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         def one_step(carry: tuple[MLP, Any], step: jax.Array):
             mlp, state = carry
-            gradients, tape, loss, _ = td3.critic_tape(mlp, batch, batch.reward)
+            gradients, tape, loss, _ = actor_critic.critic_tape(mlp, batch, batch.reward)
             rates = Rates(learning_rate, jnp.float32(0))
             mlp, state, contained = optimizer.update(gradients, state, mlp, rates, tape, step)
             return (mlp, state), (loss, sum(contained))

@@ -15,7 +15,7 @@ import pytest
 import evolute
 import oracles
 from evolute import engine, optimizers, options
-from evolute.algorithms import td3
+from evolute.algorithms import actor_critic
 from evolute.algorithms.base import Batch
 from evolute.errors import UserError
 from evolute.networks import MLP
@@ -90,7 +90,7 @@ def subject(kind: str) -> Subject:
 @functools.cache
 def make_problem() -> Callable[[MLP, Batch, jax.Array, Rates], Problem]:
     def problem(mlp: MLP, batch: Batch, target: jax.Array, rates: Rates) -> Problem:
-        gradients, tape, _, _ = td3.critic_tape(mlp, batch, target)
+        gradients, tape, _, _ = actor_critic.critic_tape(mlp, batch, target)
         return Problem(gradients, mlp, rates, tape)
 
     return jax.jit(problem)

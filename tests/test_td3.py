@@ -9,7 +9,7 @@ import pytest
 
 import oracles
 from evolute import networks, optimizers
-from evolute.algorithms import td3
+from evolute.algorithms import actor_critic, td3
 from evolute.algorithms.base import Batch
 from evolute.hyperparameters import Hyperparameters
 
@@ -17,9 +17,9 @@ OBS, ACT = 5, 3
 
 
 def settings(kind: str, delay: int = 2, **options) -> td3.Settings:
-    resolved = optimizers.resolve([kind], {kind: options}, 1e-3)[kind]
+    resolved = optimizers.resolve([kind], {kind: options}, dict.fromkeys(optimizers.ROLES, 1e-3))[kind]
     actor, critic = (optimizers.build(kind, resolved[role]) for role in optimizers.ROLES)
-    return td3.Settings(OBS, ACT, (16, 12), (16, 12), delay, actor, critic)
+    return td3.Settings(OBS, ACT, (16, 12), (16, 12), actor, critic, delay)
 
 
 ADAM = settings("adam")
@@ -32,7 +32,7 @@ KFAC_WITH_SIGNS = settings("kfac", clip=float("inf"), inverse_every=2, statistic
 def by_parts(learner, batch, hyper, noise, step, settings, delayed):
     """One update out of td3's parts, in the order of td3.learn."""
     target = td3.targets(learner, batch, hyper, noise)
-    learner, report = td3.update_critics(learner, batch, target, hyper, step, settings)
+    learner, report = actor_critic.update_critics(learner, batch, target, hyper, step, settings.critic_optimizer)
     if delayed:
         learner, of_actor = td3.update_actor(learner, batch, hyper, noise, step // settings.policy_delay, settings)
         learner = td3.move_targets(learner, hyper.tau)
@@ -194,6 +194,7 @@ CHANGES: dict[str, set[str]] = {
     "target_noise": FOLLOWS_THE_CRITICS,
     "target_noise_clip": FOLLOWS_THE_CRITICS,
     "exploration_noise": set(),  # read by explore, below
+    "temperature_learning_rate": set(),  # SAC's
 }
 
 

@@ -585,7 +585,7 @@ def restored(folder: Path, stepped: Stepped) -> checkpoint.Checkpoint:
     restore(folder, found, stepped.state, stepped.crew)
     for member, profile in zip(stepped.members, stepped.state.members, strict=True):
         member.hyperparameters = profile.hyperparameters
-        assert member.sample(bucket(member.hyperparameters.batch_size)).rows.shape[1] == row_width(2, 1)
+        assert member.sample(bucket(member.hyperparameters.batch_size), 1).rows.shape[1] == row_width(2, 1)
     with np.errstate(over="ignore"):
         as_array([member.hyperparameters for member in stepped.members])
     return found

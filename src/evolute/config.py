@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 import math
+import typing
 from typing import Any
 
-from evolute import limits, optimizers, options
-from evolute.errors import UserError, closest
+from evolute import checks, kinds, limits, optimizers, options, resolution
 from evolute.hyperparameters import BOUNDS, SETTINGS, Hyperparameters
 from evolute.options import Rule, choice, not_negative, positive, setting
+from evolute.overlay import merge
+from evolute.presets import ALGORITHMS
 from evolute.presets import PRESETS as PRESETS
 
 # Stands for "the preset's value" until a Run is made.
@@ -58,7 +60,8 @@ class Run:
     # A file without one must not end in a TypeError.
     env: str = setting("Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0.", _ENV, "HalfCheetah-v4", default=_PRESET)
     mix: dict[str, int] = setting(
-        "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2.",
+        "Slots of each kind: optimizers, such as adam=6 kfac=2, or adam/kfac=2 for ACTOR/CRITIC; of another algorithm than TD3 with "
+        "its name in front, such as sac:adam=2 or ddpg:adam=1.",
         _MIX,
         "adam=1",
         common=True,
@@ -78,6 +81,7 @@ class Run:
         "Where defaults come from: paper, sb3 or cleanrl.", choice(*PRESETS), "'paper'", common=True, default="paper"
     )
 
+    # what members learn by: a default is that of the first algorithm of the mix that has the setting
     actor_layers: tuple[int, ...] = setting(
         "Hidden units of each layer of the actor.",
         _LAYERS,
@@ -88,7 +92,7 @@ class Run:
         default=_PRESET,
     )
     critic_layers: tuple[int, ...] = setting(
-        "Hidden units of each layer of the two critics.", _LAYERS, "400 300", "units", common=True, default=_PRESET
+        "Hidden units of each layer of the critics.", _LAYERS, "400 300", "units", common=True, default=_PRESET
     )
     discount: float = setting(*SETTINGS["discount"], default=_PRESET)
     tau: float = setting(*SETTINGS["tau"], default=_PRESET)
@@ -98,6 +102,7 @@ class Run:
     target_noise: float = setting(*SETTINGS["target_noise"], default=_PRESET)
     target_noise_clip: float = setting(*SETTINGS["target_noise_clip"], default=_PRESET)
     exploration_noise: float = setting(*SETTINGS["exploration_noise"], default=_PRESET)
+    temperature_learning_rate: float = setting(*SETTINGS["temperature_learning_rate"], default=_PRESET)
     warm_up_noise: bool = setting(
         "Add exploration noise to the uniform actions before learning starts, as SB3 does.",
         options.SWITCH,
@@ -115,6 +120,12 @@ class Run:
         "Transitions in each member's replay buffer.", positive(limits.BUFFER), "1000000", "transitions", default=_PRESET
     )
     batch_size: int = setting(*SETTINGS["batch_size"], default=_PRESET)
+    algorithms: dict[str, Any] = setting(
+        "Settings of one algorithm alone, such as sac.discount=0.999 or sac.optimizers.kfac.damping=0.1.",
+        _TABLE,
+        "sac.discount=0.999",
+        default={},
+    )
     optimizers: dict[str, Any] = setting(
         "Options by optimizer, such as kfac.damping=0.1 or kfac.actor.learning_rate=0.03.",
         _TABLE,
@@ -244,42 +255,44 @@ class Run:
     )
 
     def __post_init__(self) -> None:
-        """Fill in the preset, resolve the optimizers' options, and check everything."""
-        named = {field.name: field for field in dataclasses.fields(self) if field.name in ("env", "preset")}
-        env, preset = (
-            options.checked(name, getattr(self, name), str, options.Setting.of(field)) for name, field in named.items()
-        )
-        defaults = PRESETS[preset](env)
-        given = {name: value for name, value in vars(self).items() if value is not _PRESET or name not in defaults}
-        for name, value in options.completed(Run, defaults | given).items():
+        """Fill in the presets, resolve each algorithm's settings and the optimizers' options, and check everything."""
+        given = {name: value for name, value in vars(self).items() if value is not _PRESET}
+        hints, fields = typing.get_type_hints(Run), {field.name: field for field in dataclasses.fields(Run)}
+        for name in ("env", "preset", "mix", "steps_per_interval"):
+            given[name] = options.checked(name, given.get(name), hints[name], options.Setting.of(fields[name]))
+        for name in ("mix", "steps_per_interval"):
+            given[name] = kinds.by_plain_name(name, given[name])
+        for kind in given["mix"]:
+            kinds.check(kind)
+        used = dict.fromkeys(kinds.of(kind).algorithm for kind in given["mix"])
+        presets = {algorithm: PRESETS[given["preset"]](given["env"], algorithm) for algorithm in used}
+        for name, value in resolution.resolve(Run, list(given["mix"]), given, presets).items():
             object.__setattr__(self, name, value)
-        _check(self)
-        used = [name for kind in self.mix for name in optimizers.networks_of(kind)]
-        resolved = optimizers.resolve(used, self.optimizers, defaults["learning_rate"])
-        object.__setattr__(self, "optimizers", resolved)
-        _check_bounds(self)
-        _check_initial(self)
+        checks.check(self)
 
     @property
     def kinds(self) -> list[str]:
         """Each slot's optimizer kind, in the order of the mix."""
         return [kind for kind, count in self.mix.items() for _ in range(count)]
 
+    def settings_of(self, kind: str) -> dict[str, Any]:
+        """Return the settings of a kind's algorithm by name: only those that it has."""
+        algorithm = kinds.of(kind).algorithm
+        own = self.algorithms.get(algorithm, {})
+        return {name: own.get(name, getattr(self, name)) for name in ALGORITHMS[algorithm]}
+
+    def optimizers_of(self, kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Return the name and the options of a kind's optimizers by network."""
+        algorithm, *names = kinds.of(kind)
+        tables = merge(self.optimizers, self.algorithms.get(algorithm, {}).get("optimizers", {}))
+        return {role: (name, tables[name][role]) for role, name in zip(optimizers.ROLES, names, strict=True)}
+
     def initial_hyperparameters(self, kind: str) -> Hyperparameters:
-        """Return what a member of this kind starts with."""
-        actor, critic = optimizers.networks_of(kind)
-        return Hyperparameters(
-            batch_size=self.batch_size,
-            actor_learning_rate=float(self.optimizers[actor]["actor"]["learning_rate"]),
-            critic_learning_rate=float(self.optimizers[critic]["critic"]["learning_rate"]),
-            actor_damping=float(self.optimizers[actor]["actor"].get("damping", 0.0)),
-            critic_damping=float(self.optimizers[critic]["critic"].get("damping", 0.0)),
-            discount=self.discount,
-            tau=self.tau,
-            target_noise=self.target_noise,
-            target_noise_clip=self.target_noise_clip,
-            exploration_noise=self.exploration_noise,
-        )
+        """Return what a member of this kind starts with; what its algorithm or an optimizer does not have is zero."""
+        own = self.settings_of(kind)
+        for role, (_, table) in self.optimizers_of(kind).items():
+            own |= {f"{role}_{name}": float(table.get(name, 0.0)) for name in ("learning_rate", "damping")}
+        return Hyperparameters(**{name: own.get(name, 0.0) for name in Hyperparameters._fields})
 
     def perturbed(self, kind: str) -> tuple[str, ...]:
         """Return the hyperparameters that exploration perturbs in a member of this kind."""
@@ -287,8 +300,8 @@ class Run:
 
     def _lacking(self, kind: str) -> set[str]:
         """Return the hyperparameters that a member of this kind does not have."""
-        networks = zip(optimizers.ROLES, optimizers.networks_of(kind), strict=True)
-        return {f"{role}_damping" for role, name in networks if not optimizers.has_damping(name)}
+        undamped = {f"{role}_damping" for role, (name, _) in self.optimizers_of(kind).items() if not optimizers.has_damping(name)}
+        return undamped | (resolution.OF_ALGORITHMS - self.settings_of(kind).keys())
 
     def starts_of(self, kind: str) -> dict[str, tuple[float, ...]]:
         """Return what each member of this kind draws its first hyperparameters from, by name."""
@@ -303,98 +316,3 @@ class Run:
         """Return how many of an interval's `length` steps a kind takes (of gradient alone, if shrink = 'gradient')."""
         own = self.steps_per_interval.get(kind, self.interval)
         return round(length * own / self.interval)
-
-
-# ------------------------------------------------------------------------------------------------------------- checks
-
-
-def _check(run: Run) -> None:
-    """Check what no setting can say of itself alone."""
-    for kind in run.mix:
-        optimizers.check_kind(kind)
-    if run.batch_size > run.buffer_size:
-        raise UserError(
-            f"batch_size is {run.batch_size}, more than the {run.buffer_size} transitions of the buffer; "
-            "lower batch_size or raise buffer_size."
-        )
-    for kind, steps in run.steps_per_interval.items():
-        if kind not in run.mix:
-            raise UserError(
-                f"steps_per_interval names {kind!r}, which is not in the mix{closest(kind, run.mix)}; "
-                f"choose from {', '.join(run.mix)}."
-            )
-        if steps > run.interval:
-            raise UserError(f"steps_per_interval.{kind} is {steps}; it must be at most the interval, {run.interval}.")
-    for kind in run.mix:
-        share = run.steps_per_interval.get(kind, run.interval) / run.interval if run.shrink == "both" else 1.0
-        if run.steps * share <= run.learning_starts:
-            raise UserError(
-                f"steps is {run.steps}{f', of which {kind} takes {run.steps * share:.0f}' if share < 1 else ''}, "
-                f"not more than the {run.learning_starts} of learning_starts, so nothing would be learnt; "
-                "raise steps or lower learning_starts."
-            )
-    # Each sub-population is ranked into quarters.
-    parts = 4 * len(run.frequencies)
-    if run.strategy == "mfpbt" and len(run.kinds) % parts:
-        raise UserError(
-            f"strategy is 'mfpbt' with {len(run.frequencies)} frequencies, and mix has {len(run.kinds)} members; their number "
-            f"must be a multiple of {parts}, four times the frequencies."
-        )
-    for name in (*run.perturb, *run.bounds, *run.initial):
-        if name not in Hyperparameters._fields:
-            raise UserError(
-                f"{name!r} is no hyperparameter{closest(name, Hyperparameters._fields)}; "
-                f"choose from {', '.join(Hyperparameters._fields)}."
-            )
-
-
-def _check_bounds(run: Run) -> None:
-    for name, pair in run.bounds.items():
-        whole, own = name == "batch_size", SETTINGS[name]
-        ok = isinstance(pair, list | tuple) and len(pair) == 2 and all(type(x) in (int, float) for x in pair)
-        if not ok or not 0 < pair[0] <= pair[1] < math.inf or (whole and any(x != int(x) for x in pair)):
-            rule = "two positive whole numbers" if whole else "two positive numbers"
-            example = "64, 512" if whole else "0.001, 0.1"
-            raise UserError(f"bounds.{name} is {options.shown(pair)}; it must be {rule}, least first, such as {example}.")
-        for bound in pair:
-            options.checked(f"a bound of {name}", bound, int if whole else float, own)
-        run.bounds[name] = (pair[0], pair[1])
-    low, high = run.bounds_of("batch_size")
-    if "batch_size" in run.perturb and high > run.buffer_size:
-        # Exploration must not grow a batch beyond the buffer.
-        low = low if "batch_size" in run.bounds else min(low, run.batch_size)
-        run.bounds["batch_size"] = (min(low, run.buffer_size), run.buffer_size)
-    for kind in run.mix if len(run.kinds) > 1 else ():
-        start = run.initial_hyperparameters(kind)
-        for name in (name for name in run.perturbed(kind) if name not in run.initial):
-            low, high = run.bounds_of(name)
-            if not low <= getattr(start, name) <= high:
-                raise UserError(
-                    f"{name} of {kind} starts at {getattr(start, name):g}, outside its bounds {low:g} to {high:g}; "
-                    f"change it or set bounds.{name}."
-                )
-
-
-def _check_initial(run: Run) -> None:
-    for name, given in run.initial.items():
-        whole, own = name == "batch_size", SETTINGS[name]
-        ok = isinstance(given, list | tuple) and 2 <= len(given) <= limits.ENTRIES and all(type(x) in (int, float) for x in given)
-        if not ok or not all(0 < x < math.inf for x in given) or (len(given) == 2 and given[0] > given[1]):
-            raise UserError(
-                f"initial.{name} is {options.shown(given)}; it must be two positive numbers, least first, or three or more to "
-                f"choose from, such as {'64, 512' if whole else '0.0001, 0.01'}."
-            )
-        run.initial[name] = tuple(options.checked(f"a start of {name}", x, int if whole else float, own) for x in given)
-        if not any(name in run.starts_of(kind) for kind in run.mix):
-            raise UserError(f"initial.{name} is given, and no kind of the mix has it; leave it out or add one, such as kfac=1.")
-        low, high = run.bounds_of(name)
-        if name in run.perturb and len(run.kinds) > 1 and not low <= min(given) <= max(given) <= high:
-            raise UserError(
-                f"initial.{name} is {options.shown(tuple(given))}, outside its bounds {low:g} to {high:g}; change it or set "
-                f"bounds.{name}."
-            )
-        if whole and max(given) > run.buffer_size:
-            raise UserError(
-                f"initial.batch_size goes up to {max(given)}, more than the {run.buffer_size} transitions of the buffer; "
-                "lower it or raise buffer_size."
-            )

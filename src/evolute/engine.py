@@ -212,7 +212,8 @@ def copy_member(state: State, crew: Sequence[Worker], exploit: Exploit) -> None:
     """Carry out an exploit; the optimizer's state is copied between equal kinds if configured."""
     child, parent = state.lane(exploit.child.slot), state.lane(exploit.parent.slot)
     reset = not (exploit.same_kind and state.run.copy_optimizer_state)
-    worker.of(crew, child).take(child, worker.of(crew, parent).give(parent), reset)
+    parcel = worker.of(crew, parent).give(parent)
+    worker.of(crew, child).take(child, parcel, reset, state.interval)
     profile = state.members[exploit.child.slot]
     profile.parent, profile.hyperparameters = exploit.parent.slot, exploit.hyperparameters
 

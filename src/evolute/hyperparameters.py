@@ -19,7 +19,7 @@ class Hyperparameters(NamedTuple):
     batch_size: int
     actor_learning_rate: float
     critic_learning_rate: float
-    # Zero, and never perturbed, where the network's optimizer has no damping.
+    # One that a member's optimizer or algorithm does not have is zero, and never perturbed.
     actor_damping: float
     critic_damping: float
     discount: float
@@ -27,6 +27,7 @@ class Hyperparameters(NamedTuple):
     target_noise: float
     target_noise_clip: float
     exploration_noise: float
+    temperature_learning_rate: float = 0.0
 
 
 # What each means and may be; a run's settings of the same names are declared by it.
@@ -49,6 +50,7 @@ SETTINGS: dict[str, Setting] = {
     "exploration_noise": Setting(
         "Standard deviation of the noise on training actions, in units of [-1, 1].", options.not_negative(), "0.1"
     ),
+    "temperature_learning_rate": Setting("Step size of SAC's temperature, which Adam tunes.", options.positive(), "0.0003"),
 }
 
 # Least and largest values that exploration may reach; a run's `bounds` narrow or widen them.
@@ -63,6 +65,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "target_noise": (1e-3, 1.0),
     "target_noise_clip": (1e-3, 2.0),
     "exploration_noise": (1e-3, 1.0),
+    "temperature_learning_rate": (1e-6, 1.0),
 }
 
 for _declared in (SETTINGS, BOUNDS):

@@ -6,7 +6,7 @@ A record is a frozen dataclass whose fields are all made by `setting`: a run, or
 import dataclasses
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -115,19 +115,22 @@ def short(number: float) -> str:
 # ------------------------------------------------------------------------------------------------- completing, checking
 
 
-def completed(record: type, given: Mapping[str, Any], under: str = "") -> dict[str, Any]:
+def completed(record: type, given: Mapping[str, Any], under: str = "", without: Collection[str] = ()) -> dict[str, Any]:
     """Return all settings of a record by name: what is given, of the right type, and the defaults of what is not.
 
     Args:
         record: whose fields are declared by `setting`.
         given: settings by name; names that are no field are passed over.
         under: what an error puts before a setting's name, such as "optimizers.kfac.actor.".
+        without: names of settings to leave out.
 
     Raises:
         UserError: a value is missing, of another type, or breaks its rule.
     """
     hints, values = typing.get_type_hints(record), {}
     for field in dataclasses.fields(record):
+        if field.name in without:
+            continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         value = given.get(field.name, default)
         values[field.name] = checked(under + field.name, value, hints[field.name], Setting.of(field))

@@ -2,39 +2,15 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from evolute import limits, optimizers
+from evolute import limits
 from evolute.config import Run
 from evolute.errors import UserError, closest
 from evolute.files import read_at_most, reason
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` on top; tables are merged key by key, except a mix, which replaces the whole.
-
-    An optimizer's option for both networks also replaces what lies below for each network.
-    """
-    merged = dict(base)
-    for name, value in over.items():
-        old = merged.get(name)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and name != "mix":
-            value = merge(_uncovered(old, value), value)
-        merged[name] = value
-    return merged
-
-
-def _uncovered(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's options less those of a single network that `over` sets for both."""
-    left = dict(base)
-    for role in optimizers.ROLES:
-        if isinstance(own := left.get(role), Mapping):
-            left[role] = {option: value for option, value in own.items() if option not in over}
-    return left
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -75,5 +51,5 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def to_toml(run: Run) -> str:
-    """Return the run as TOML that gives the same run when read again."""
-    return tomli_w.dumps(vars(run))
+    """Return the run as TOML that gives the same run when read again; a setting that no member has is left out."""
+    return tomli_w.dumps({name: value for name, value in vars(run).items() if value is not None})

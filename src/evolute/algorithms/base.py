@@ -12,7 +12,8 @@ from evolute.networks import MLP
 from evolute.optimizers import Contained, nothing_contained
 
 # What one member learns: an algorithm's own NamedTuple of networks, targets and optimizer states. Every one has the fields
-# `actor`, an MLP that sees the observation, and `critics`, MLPs that see [obs, action].
+# `actor`, an MLP that sees the observation, and `critics` and `target_critics`, MLPs that see [obs, action]; where the actor has a
+# target, it is `target_actor`.
 Learner = Any
 
 
@@ -34,23 +35,24 @@ class Sums(NamedTuple):
     """
 
     updates: jax.Array
-    critic_loss: jax.Array
+    critic_updates: jax.Array  # of all critics, added
+    critic_loss: jax.Array  # of all critics, added
     q_value: jax.Array
-    critic_contained: Contained  # of both critics
+    critic_contained: Contained  # of all critics, added
     actor_updates: jax.Array
     actor_loss: jax.Array
     actor_contained: Contained
 
     @property
     def contained(self) -> Contained:
-        """Return what was contained in all three networks."""
+        """Return what was contained in all networks."""
         return Contained(*(critic + actor for critic, actor in zip(self.critic_contained, self.actor_contained, strict=True)))
 
 
 def no_sums() -> Sums:
     """Return the sums of no updates."""
     zero = jnp.zeros((), jnp.float32)
-    return Sums(zero, zero, zero, nothing_contained(), zero, zero, nothing_contained())
+    return Sums(zero, zero, zero, zero, nothing_contained(), zero, zero, nothing_contained())
 
 
 class Algorithm(NamedTuple):
@@ -61,6 +63,8 @@ class Algorithm(NamedTuple):
 
     observations: int
     actions: int
+    # How many standard normal numbers `learn` wants for each sample, N.
+    noise: int
     # (generator, which is consumed) -> a new learner as host arrays, without optimizer states
     init: Callable[[np.random.Generator], Learner]
     # (learner) -> the same with optimizer states as new
@@ -69,9 +73,11 @@ class Algorithm(NamedTuple):
     strip: Callable[[Learner], Learner]
     # (learner) -> its networks by the names that people read, actor first
     networks: Callable[[Learner], Mapping[str, Any]]
+    # (actor) -> the policy that is evaluated and kept: an MLP whose output's tanh is the deterministic action [A] in [-1, 1]
+    policy: Callable[[MLP], MLP]
     # (actor, obs [O], hyperparameters, standard normal noise [A]) -> an action [A] in [-1, 1] for training
     explore: Callable[[MLP, jax.Array, Hyperparameters, jax.Array], jax.Array]
-    # (learner, batch, hyperparameters, standard normal noise [B, A], updates done so far by the group, shared by all its
+    # (learner, batch, hyperparameters, standard normal noise [B, N], updates done so far by the group, shared by all its
     # members) -> the learner after one update and its sums
     learn: Callable[[Learner, Batch, Hyperparameters, jax.Array, jax.Array], tuple[Learner, Sums]]
     # In turn: for how many batches, and (learner, batch, hyperparameters, noise) -> the learner whose curvature optimizers have

@@ -3,8 +3,7 @@
 Actions are in [-1, 1] here; the environments rescale them. Both critics see [obs, action]. docs/maths.md E1-E6.
 """
 
-from collections.abc import Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import networks
+from evolute.algorithms.actor_critic import burn_ins, polyak, q_values, update_critics, without_infinite_losses
 from evolute.algorithms.base import Algorithm, Batch, Sums, no_sums
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
@@ -25,22 +25,23 @@ class Settings(NamedTuple):
     actions: int
     actor_layers: tuple[int, ...]
     critic_layers: tuple[int, ...]
-    policy_delay: int
     actor_optimizer: Optimizer
     critic_optimizer: Optimizer
+    policy_delay: int = 1
+    critics: int = 2
 
 
 class Learner(NamedTuple):
     """What one member learns: networks, their targets, and the optimizers' states."""
 
     # every update
-    critics: tuple[MLP, MLP]
-    critic_states: tuple[Any, Any]
+    critics: tuple[MLP, ...]
+    critic_states: tuple[Any, ...]
     # every `policy_delay` updates
     actor: MLP
     actor_state: Any
     target_actor: MLP
-    target_critics: tuple[MLP, MLP]
+    target_critics: tuple[MLP, ...]
 
 
 def delayed_parts(learner: Learner) -> dict[str, Any]:
@@ -53,10 +54,12 @@ def make(settings: Settings) -> Algorithm:
     return Algorithm(
         observations=settings.observations,
         actions=settings.actions,
+        noise=settings.actions,
         init=partial(init, settings=settings),
         reset=partial(reset_optimizers, settings=settings),
         strip=without_optimizers,
         networks=networks_of,
+        policy=lambda actor: actor,
         explore=explore,
         learn=partial(learn, settings=settings),
         burn_ins=tuple((count, partial(burn_in, settings=wanted)) for count, wanted in burn_ins(settings)),
@@ -67,22 +70,21 @@ def init(rng: np.random.Generator, settings: Settings) -> Learner:
     """Return new networks as host arrays, with targets equal to them, and no optimizer states yet. The generator is consumed."""
     o, a = settings.observations, settings.actions
     actor = networks.init(rng, [o, *settings.actor_layers, a])
-    first, second = (networks.init(rng, [o + a, *settings.critic_layers, 1]) for _ in range(2))
-    return Learner((first, second), ((), ()), actor, (), actor, (first, second))
+    critics = tuple(networks.init(rng, [o + a, *settings.critic_layers, 1]) for _ in range(settings.critics))
+    return Learner(critics, ((),) * len(critics), actor, (), actor, critics)
 
 
 def reset_optimizers(learner: Learner, settings: Settings) -> Learner:
     """Return the learner with optimizer states as new."""
-    first, second = learner.critics
     return learner._replace(
         actor_state=settings.actor_optimizer.init(learner.actor),
-        critic_states=(settings.critic_optimizer.init(first), settings.critic_optimizer.init(second)),
+        critic_states=tuple(settings.critic_optimizer.init(critic) for critic in learner.critics),
     )
 
 
 def without_optimizers(learner: Learner) -> Learner:
     """Return the learner without optimizer states."""
-    return learner._replace(actor_state=(), critic_states=((), ()))
+    return learner._replace(actor_state=(), critic_states=((),) * len(learner.critics))
 
 
 def networks_of(learner: Learner) -> dict[str, Any]:
@@ -112,36 +114,8 @@ def targets(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.A
     """
     clipped = jnp.clip(hyper.target_noise * noise, -hyper.target_noise_clip, hyper.target_noise_clip)
     action = jnp.clip(act(learner.target_actor, batch.next_obs) + clipped, -1.0, 1.0)
-    value = jnp.minimum(*(q_values(critic, batch.next_obs, action) for critic in learner.target_critics))
+    value = reduce(jnp.minimum, [q_values(critic, batch.next_obs, action) for critic in learner.target_critics])
     return batch.reward + hyper.discount * (1.0 - batch.terminated) * value
-
-
-def q_values(critic: MLP, obs: jax.Array, action: jax.Array) -> jax.Array:
-    """Return Q [B]."""
-    return networks.apply(critic, jnp.concatenate([obs, action], axis=-1))[:, 0]
-
-
-def critic_tape(critic: MLP, batch: Batch, target: jax.Array) -> tuple[MLP, Tape, jax.Array, jax.Array]:
-    """Return one critic's gradient, its tape, its loss [] and mean Q [] (E2, E5).
-
-    One pull-back of ones gives both: the gradient weighs it by the loss's slope 2 (q - y), the Gauss-Newton matrix by the
-    output Hessian's root, sqrt(2).
-    """
-    q, inputs = networks.forward(critic, jnp.concatenate([batch.obs, batch.action], axis=-1))
-    error = q[:, 0] - target
-    ones = networks.pull_back(critic, inputs, jnp.ones_like(q))
-    slopes = tuple(2.0 * error[:, None] * s for s in ones)
-    mean_target = jnp.vdot(batch.weight, target)
-    variance = jnp.vdot(batch.weight, (target - mean_target) ** 2)
-    loss = jnp.vdot(batch.weight, error**2)
-    tape = Tape(
-        inputs=inputs,
-        gradients=slopes,
-        sensitivities=tuple(jnp.sqrt(2.0) * s[None] for s in ones),
-        weights=batch.weight,
-        trust=2.0 * jnp.maximum(variance, loss),
-    )
-    return networks.gradients(inputs, slopes, batch.weight), tape, loss, jnp.vdot(batch.weight, q[:, 0])
 
 
 def actor_tape(actor: MLP, critic: MLP, batch: Batch, noise: jax.Array, exact: bool) -> tuple[MLP, Tape, jax.Array]:
@@ -168,11 +142,6 @@ def actor_tape(actor: MLP, critic: MLP, batch: Batch, noise: jax.Array, exact: b
     return networks.gradients(inputs, pulled, batch.weight), tape, -jnp.vdot(batch.weight, q[:, 0])
 
 
-def polyak(target: Any, online: Any, tau: jax.Array | float) -> Any:
-    """Move the targets towards the networks by the fraction tau (E4)."""
-    return jax.tree.map(lambda t, p: t + tau * (p - t), target, online)
-
-
 def learn(
     learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, settings: Settings
 ) -> tuple[Learner, Sums]:
@@ -190,7 +159,7 @@ def learn(
         The learner after the update and its sums.
     """
     target = targets(learner, batch, hyper, noise)
-    learner, sums = update_critics(learner, batch, target, hyper, step, settings)
+    learner, sums = update_critics(learner, batch, target, hyper, step, settings.critic_optimizer)
 
     def delayed(_: Any, carry: tuple[dict[str, Any], Sums]) -> tuple[dict[str, Any], Sums]:
         before = learner._replace(**carry[0])
@@ -201,41 +170,6 @@ def learn(
     due = jnp.int32((step + 1) % settings.policy_delay == 0)
     parts, actor_sums = jax.lax.fori_loop(0, due, delayed, (delayed_parts(learner), no_sums()))
     return learner._replace(**parts), jax.tree.map(jnp.add, sums, actor_sums)
-
-
-def without_infinite_losses(sums: Sums, contained: str, networks: int) -> Sums:
-    """Return an update's sums; where a loss of its networks is not finite, the losses are counted instead of added.
-
-    Args:
-        sums: of the critics or of the actor.
-        contained: the field that counts them.
-        networks: how many losses there are.
-    """
-    values = {name: value for name, value in sums._asdict().items() if not name.endswith("contained")}
-    finite = jnp.stack([jnp.isfinite(value) for value in values.values()]).all()
-    kept = {name: jnp.where(finite, value, 0.0) for name, value in values.items()}
-    losses = jnp.where(finite, 0.0, jnp.float32(networks))
-    return sums._replace(**kept, **{contained: getattr(sums, contained)._replace(losses=losses)})
-
-
-def update_critics(
-    learner: Learner, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, settings: Settings
-) -> tuple[Learner, Sums]:
-    """Do one optimizer step of both critics towards `target` [B]."""
-    rates = Rates(hyper.critic_learning_rate, hyper.critic_damping)
-    critics, states, sums = [], [], no_sums()._replace(updates=jnp.ones(()))
-    for critic, state in zip(learner.critics, learner.critic_states, strict=True):
-        gradient, tape, loss, q_value = critic_tape(critic, batch, target)
-        critic, state, contained = settings.critic_optimizer.update(gradient, state, critic, rates, tape, step)
-        critics.append(critic)
-        states.append(state)
-        sums = sums._replace(
-            critic_loss=sums.critic_loss + loss,
-            q_value=sums.q_value + 0.5 * q_value,
-            critic_contained=jax.tree.map(jnp.add, sums.critic_contained, contained),
-        )
-    learner = learner._replace(critics=tuple(critics), critic_states=tuple(states))
-    return learner, without_infinite_losses(sums, "critic_contained", 2)
 
 
 def update_actor(
@@ -268,17 +202,7 @@ def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.A
     still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
     first = jnp.zeros((), jnp.int32)
     if settings.critic_optimizer.burn_in:
-        learner, _ = update_critics(learner, batch, target, still, first, settings)
+        learner, _ = update_critics(learner, batch, target, still, first, settings.critic_optimizer)
     if settings.actor_optimizer.burn_in:
         learner, _ = update_actor(learner, batch, still, noise, first, settings)
     return learner
-
-
-def burn_ins(settings: Settings) -> Iterator[tuple[int, Settings]]:
-    """Yield for how many batches which optimizers gather curvature: who wants fewer than the other has finished before it."""
-    actor, critic = settings.actor_optimizer, settings.critic_optimizer
-    done = 0
-    for until in sorted({actor.burn_in, critic.burn_in} - {0}):
-        actor_left, critic_left = (one._replace(burn_in=max(0, one.burn_in - done)) for one in (actor, critic))
-        yield until - done, settings._replace(actor_optimizer=actor_left, critic_optimizer=critic_left)
-        done = until

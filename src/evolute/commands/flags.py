@@ -96,6 +96,8 @@ def _flag_type(hint: Any) -> tuple[Any, str]:
 
 
 def _shown_default(value: Any, unit: str) -> str:
+    if value is None:
+        return "by preset"  # TD3 has no such setting.
     if isinstance(value, dict):
         if any(isinstance(item, dict) for item in value.values()):
             return "by kind"  # The optimizers' options: a page of help cannot list them.
@@ -106,7 +108,7 @@ def _shown_default(value: Any, unit: str) -> str:
 
 def settings_of(flags: Any) -> dict[str, Any]:
     """Return the settings of the configuration file with the flags on top."""
-    from evolute import config, toml
+    from evolute import config, overlay, toml
 
     hints = typing.get_type_hints(config.Run)
     given: dict[str, Any] = {}
@@ -123,7 +125,7 @@ def settings_of(flags: Any) -> dict[str, Any]:
         elif hint is not str:
             value = value_of(value)
         given[field.name] = value
-    return toml.merge(toml.read(flags.config) if flags.config else {}, given)
+    return overlay.merge(toml.read(flags.config) if flags.config else {}, given)
 
 
 def _pairs(name: str, words: Sequence[str], example: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """MF-PBT: sub-populations that evolve at different frequencies, because frequent selection is greedy.
 
-Doulazmi et al. 2025, arXiv 2506.03225; docs/maths.md E22. Where members are seldom replaced, hyperparameters that pay late
+Doulazmi et al. 2025, arXiv 2506.03225; docs/maths.md E27. Where members are seldom replaced, hyperparameters that pay late
 survive; from there they reach the other sub-populations, and not the other way round.
 """
 

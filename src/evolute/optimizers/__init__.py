@@ -62,12 +62,6 @@ def names() -> list[str]:
     return [*CURVATURE_KINDS, *sorted(first_order.transformations())]
 
 
-def networks_of(kind: str) -> tuple[str, str]:
-    """Return the optimizer names of the actor and the critics of a kind: "kfac" means both, "adam/kfac" names them apart."""
-    actor, _, critic = kind.partition("/")
-    return actor, critic or actor
-
-
 def has_damping(name: str) -> bool:
     """Return whether the optimizer has a damping."""
     return name in CURVATURE_KINDS and "damping" in _declared(name)
@@ -82,23 +76,14 @@ def check_name(name: str) -> None:
         )
 
 
-def check_kind(kind: str) -> None:
-    """Raise UserError unless a kind names one optimizer or two."""
-    parts = kind.split("/")
-    if len(parts) > 2 or not all(parts):
-        raise UserError(f"mix has the kind {kind!r}; it must be OPTIMIZER or ACTOR/CRITIC, such as kfac or adam/kfac.")
-    for name in parts:
-        check_name(name)
-
-
-def resolve(used: Sequence[str], given: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+def resolve(used: Sequence[str], given: Mapping[str, Any], learning_rates: Mapping[str, float]) -> dict[str, Any]:
     """Return the full options of optimizers, by name and by network; raises UserError where one is wrong.
 
     Args:
         used: names of optimizers.
         given: what the user set, by optimizer: options for both networks, and tables "actor" and "critic" of a single one's.
             Optimizers that are not in `used` are resolved, too.
-        learning_rate: the default for first-order optimizers.
+        learning_rates: the defaults for first-order optimizers, by network.
     """
     resolved: dict[str, Any] = {}
     for name in {**dict.fromkeys(used), **given}:
@@ -117,7 +102,7 @@ def resolve(used: Sequence[str], given: Mapping[str, Any], learning_rate: float)
             foreign = {option for option, setting in _declared(name).items() if setting.only == other}
             both = {option: value for option, value in shared.items() if option not in foreign}
             single = {o: value for o, value in own[role].items() if o not in foreign or value != own[other].get(o)}
-            resolved[name][role] = resolve_options(name, role, {**both, **single}, learning_rate)
+            resolved[name][role] = resolve_options(name, role, {**both, **single}, learning_rates[role])
     return resolved
 
 

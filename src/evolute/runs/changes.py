@@ -33,7 +33,7 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
 def is_free(name: str) -> bool:
     """Return whether a setting may change once nobody was left."""
     first, *rest = name.split(".")
-    return first in FREE_SETTINGS or (first == "optimizers" and rest[-1] in FREE_OPTIONS)
+    return first in FREE_SETTINGS or ("optimizers" in (first, *rest[1:2]) and rest[-1] in FREE_OPTIONS)
 
 
 def digest(run: Run) -> str:

@@ -29,6 +29,11 @@ class Ended(NamedTuple):
         return max(float(self.outcome.sums.updates), 1.0)
 
     @property
+    def critic_updates(self) -> float:
+        """Updates of all critics, at least 1 to divide by."""
+        return max(float(self.outcome.sums.critic_updates), 1.0)
+
+    @property
     def actor_updates(self) -> float:
         """Updates of the actor, at least 1 to divide by."""
         return max(float(self.outcome.sums.actor_updates), 1.0)
@@ -67,7 +72,7 @@ COLUMNS = (
     Column("interval", "", "Number of the interval, from 1.", lambda e: e.state.interval, WHOLE),
     Column("steps", "environment steps", "The run's clock.", lambda e: e.state.steps_done, WHOLE),
     Column("member", "", "Slot of the member.", lambda e: e.member.slot, SLOT),
-    Column("kind", "", "Its optimizers.", lambda e: e.member.kind, NAME),
+    Column("kind", "", "Its algorithm, where that is not TD3, and its optimizers.", lambda e: e.member.kind, NAME),
     Column("fitness", "return", "Mean of the evaluation's episodes.", lambda e: e.outcome.evaluation.mean, NUMBER_OR_NULL),
     Column("fitness_std", "return", "Their standard deviation.", lambda e: e.outcome.evaluation.std),
     Column("episode_length", "steps", "Mean length of these episodes.", lambda e: _mean(e.outcome.evaluation.lengths)),
@@ -81,7 +86,7 @@ COLUMNS = (
         "Of all members, so far.",
         lambda e: sum(member.environment_steps for member in e.state.members),
     ),
-    Column("critic_loss", "return²", "Mean of both critics' losses, added.", lambda e: e.outcome.sums.critic_loss / e.updates),
+    Column("critic_loss", "return²", "Mean of the critics' losses, added.", lambda e: e.outcome.sums.critic_loss / e.updates),
     Column("actor_loss", "return", "Mean of the actor's loss.", lambda e: e.outcome.sums.actor_loss / e.actor_updates),
     Column("q_value", "return", "Mean of what the critics say.", lambda e: e.outcome.sums.q_value / e.updates),
     Column("contained_statistics", "", "Batches left out of an average.", lambda e: e.outcome.sums.contained.statistics),
@@ -91,7 +96,7 @@ COLUMNS = (
         "critic",
         "shortened",
         "Share of {} steps that the norm constraint shortened (E14).",
-        lambda e: e.outcome.sums.critic_contained.shortened / (2 * e.updates),
+        lambda e: e.outcome.sums.critic_contained.shortened / e.critic_updates,
         NUMBER_OR_NULL,
         "shortened",
         "fraction",
@@ -100,7 +105,7 @@ COLUMNS = (
         "critic",
         "shortening",
         "Mean part of {} steps that it took away.",
-        lambda e: e.outcome.sums.critic_contained.shortening / (2 * e.updates),
+        lambda e: e.outcome.sums.critic_contained.shortening / e.critic_updates,
         NUMBER_OR_NULL,
         "by",
         "fraction",

@@ -82,8 +82,9 @@ def _check_counts(member: Profile, described: dict[str, Any], steps: int, run: R
 def _hyperparameters(member: Profile, given: dict[str, Any], run: Run) -> Hyperparameters:
     """Return a member's hyperparameters; one that another version did not have starts as in a new run."""
     known = {name: value for name, value in given.items() if name in Hyperparameters._fields}
-    hyper = run.initial_hyperparameters(member.kind)._replace(**known)
-    most = max(run.batch_size, run.bounds_of("batch_size")[1], *run.initial.get("batch_size", ()))
+    start = run.initial_hyperparameters(member.kind)
+    hyper = start._replace(**known)
+    most = max(start.batch_size, run.bounds_of("batch_size")[1], *run.initial.get("batch_size", ()))
     if type(hyper.batch_size) is not int or not 1 <= hyper.batch_size <= most:
         raise Damaged(f"member {member.slot} has a batch size of {hyper.batch_size}")
     for name, value in hyper._asdict().items():
@@ -95,8 +96,11 @@ def _hyperparameters(member: Profile, given: dict[str, Any], run: Run) -> Hyperp
 def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | None:
     if described is None:
         return None
+    if described["kind"] not in state.run.mix:
+        raise Damaged(f"its best policy is of the kind {described['kind']!r}")
     facts, arrays = state.facts, load_arrays(run / CHECKPOINT_FOLDER, described["policy"])
-    sizes = [facts.shape.observations, *state.run.actor_layers, facts.shape.actions]
+    hidden = state.run.settings_of(described["kind"])["actor_layers"]
+    sizes = [facts.shape.observations, *hidden, facts.shape.actions]
     template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(sizes)]
     policy = Policy(like(template, arrays), facts.low, facts.high, state.run.env)
     return Best(policy, **{name: described[name] for name in ("fitness", "slot", "kind", "environment_steps")})

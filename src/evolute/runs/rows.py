@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from evolute import kinds
 from evolute.evolution.base import Exploit, ranked
 from evolute.runs import cautions, columns
 from evolute.runs.columns import Ended
@@ -43,6 +44,8 @@ def event_row(state: State, exploit: Exploit) -> dict[str, Any]:
         "parent_kind": parent.kind,
         "member_fitness": child.fitness,
         "parent_fitness": parent.fitness,
+        # Where algorithms differ: what is alike in both is copied, the rest is new.
+        **({"networks": "alike"} if kinds.of(child.kind).algorithm != kinds.of(parent.kind).algorithm else {}),
         "optimizer_state": "copied" if exploit.same_kind and state.run.copy_optimizer_state else "new",
         "old_hyperparameters": child.hyperparameters._asdict(),
         "new_hyperparameters": exploit.hyperparameters._asdict(),

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evolute import algorithms
+from evolute import algorithms, kinds
 from evolute.algorithms.base import Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
@@ -98,12 +98,16 @@ class Host:
     def give(self, lane: int) -> Parcel:
         """Return what an exploit copies of a member."""
         member = self.members[lane]
-        return Parcel(self.group_of(lane).take(lane), member.replay, member.needs_burn_in)
+        return Parcel(member.kind, self.group_of(lane).take(lane), member.replay, member.needs_burn_in)
 
-    def take(self, lane: int, parcel: Parcel, reset: bool) -> None:
-        """Make a member a copy: networks, targets and replay always, the optimizers' state unless `reset`."""
-        member = self.members[lane]
-        self.group_of(lane).put(lane, parcel.learner, reset_optimizers=reset)
+    def take(self, lane: int, parcel: Parcel, reset: bool, interval: int) -> None:
+        """Make a member a copy, as far as both learn by the same algorithm or have networks that are alike."""
+        member, group = self.members[lane], self.group_of(lane)
+        if kinds.of(member.kind).algorithm == kinds.of(parcel.kind).algorithm:
+            group.put(lane, parcel.learner, reset_optimizers=reset)
+        else:
+            run = self.runs[lane // len(self.runs[0].kinds)]
+            group.graft(lane, parcel.learner, stream(run, member.slot, interval, Purpose.GRAFT))
         member.replay.copy_from(parcel.replay)
         member.needs_burn_in = reset or parcel.needs_burn_in
 
@@ -180,7 +184,7 @@ def evaluated(member: Member, group: Group, environment: Environment, seeds: lis
         sums: of the member's updates in the interval.
     """
     learner = group.learner(member.lane)
-    policy = Policy([(layer.w, layer.b) for layer in learner.actor], environment.low, environment.high, environment.id)
+    policy = Policy([(layer.w, layer.b) for layer in group.policy_of(learner)], environment.low, environment.high, environment.id)
     member.quarantined = member.quarantined or divergence(health.not_finite(group.networks_of(learner)), sums)
     evaluation = Evaluation([], []) if member.quarantined else played(environment, policy, seeds, member)
     return Outcome(

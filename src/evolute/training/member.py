@@ -83,11 +83,11 @@ class Member:
         """Return standard normal noise [A] for an exploring action."""
         return self.noise_rng.standard_normal(self.environment.shape.actions, np.float32)
 
-    def sample(self, padded: int, rng: np.random.Generator | None = None) -> Sample:
-        """Draw a batch of this member's size, padded to the compiled one, and its noise."""
+    def sample(self, padded: int, noise: int, rng: np.random.Generator | None = None) -> Sample:
+        """Draw a batch of this member's size, padded to the compiled one, and `noise` standard normal numbers for each row."""
         rng = rng or self.replay_rng
         rows, weights = self.replay.sample(rng, self.hyperparameters.batch_size, padded)
-        return Sample(rows, weights, rng.standard_normal((padded, self.environment.shape.actions), np.float32))
+        return Sample(rows, weights, rng.standard_normal((padded, noise), np.float32))
 
     def advance(self, action: np.ndarray) -> None:
         """Take an action [A] in [-1, 1], remember the transition, and start a new episode where this one ended.

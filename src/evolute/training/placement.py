@@ -19,6 +19,7 @@ import numpy as np
 
 from evolute import hyperparameters
 from evolute.algorithms.base import Algorithm, Learner, Sums, no_sums
+from evolute.algorithms.graft import graft
 from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
@@ -47,9 +48,7 @@ class Programs(NamedTuple):
     # What a learner and its sums look like: their shapes and types.
     learner: Learner
     sums: Sums
-    # Of the algorithm.
-    strip: Callable[[Learner], Learner]
-    networks: Callable[[Learner], Mapping[str, Any]]
+    algorithm: Algorithm
 
 
 def use_all_cores(members: int) -> None:
@@ -168,8 +167,7 @@ def make_programs(algorithm: Algorithm, precision: str = "float32", kind: str = 
         begin=compiled(begin, kept=0),
         learner=like,
         sums=shapes(no_sums),
-        strip=algorithm.strip,
-        networks=algorithm.networks,
+        algorithm=algorithm,
     )
 
 
@@ -263,6 +261,11 @@ class Group:
         return [jax.tree.unflatten(structure, row) for row in rows]
 
     @property
+    def noise(self) -> int:
+        """How many standard normal numbers an update takes for each transition."""
+        return self._programs.algorithm.noise
+
+    @property
     def burn_in_batches(self) -> int:
         """How many samples `burn_in` takes."""
         return sum(count for count, _ in self._programs.burn_in)
@@ -281,16 +284,24 @@ class Group:
 
     def learner(self, lane: int) -> Learner:
         """Return one member's learner as host arrays, without its optimizer states."""
-        return self._on_host(self._programs.strip(self._learner(lane)))
+        return self._on_host(self._programs.algorithm.strip(self._learner(lane)))
 
     def networks_of(self, learner: Learner) -> Mapping[str, Any]:
         """Return a learner's networks by name."""
-        return self._programs.networks(learner)
+        return self._programs.algorithm.networks(learner)
+
+    def policy_of(self, learner: Learner) -> MLP:
+        """Return a learner's deterministic policy."""
+        return self._programs.algorithm.policy(learner.actor)
+
+    def graft(self, lane: int, other: Learner, rng: np.random.Generator) -> None:
+        """Replace one member's learner by what is alike in another algorithm's, and by new parts; the generator is consumed."""
+        self.put(lane, graft(self._programs.algorithm.init(rng), other), reset_optimizers=True)
 
     def put(self, lane: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""
         if reset_optimizers:
-            networks = jax.tree.map(lambda x: np.asarray(x)[None], self._programs.strip(learner))
+            networks = jax.tree.map(lambda x: np.asarray(x)[None], self._programs.algorithm.strip(learner))
             packed = self._programs.begin(self._place(networks))
         else:
             packed = self._place(pack(jax.tree.map(np.asarray, learner), np.concatenate))

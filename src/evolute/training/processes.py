@@ -144,9 +144,9 @@ class WorkerProcess:
         """Return what an exploit copies of a member."""
         return self._ask("give", lane)
 
-    def take(self, lane: int, parcel: Parcel, reset: bool) -> None:
+    def take(self, lane: int, parcel: Parcel, reset: bool, interval: int) -> None:
         """Make a member a copy."""
-        self._ask("take", lane, parcel, reset)
+        self._ask("take", lane, parcel, reset, interval)
 
     def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
         """Write new transitions of members into a run folder."""

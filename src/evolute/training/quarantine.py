@@ -14,7 +14,7 @@ def divergence(broken: Sequence[str], sums: Sums) -> str | None:
     """
     if broken:
         return f"parameters of its {' and '.join(broken)} are not finite"
-    network_updates = 2 * sums.updates + sums.actor_updates + sums.contained.losses
+    network_updates = sums.critic_updates + sums.actor_updates + sums.contained.losses
     if network_updates and sums.contained.steps >= network_updates:
         return "no update of it was finite"
     # One that is contained does no harm, such as a transition's that paid more than single precision can square: every batch

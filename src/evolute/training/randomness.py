@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     FINAL_EVALUATION = 9
     REBUILD = 10
     START = 11
+    GRAFT = 12
 
 
 # A stream that belongs to the whole population rather than to one member.

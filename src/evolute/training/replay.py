@@ -22,7 +22,7 @@ class Sample(NamedTuple):
 
     rows: np.ndarray  # [B, W]
     weights: np.ndarray  # [B]
-    noise: np.ndarray  # [B, A], standard normal
+    noise: np.ndarray  # [B, N], standard normal: as many as the algorithm wants
 
 
 class Steps(NamedTuple):

@@ -100,7 +100,8 @@ def advance(run: Run, watch: Sequence[Squad], tick: int, length: int, seconds: d
 def next_actions(run: Run, group: Group, members: list[Member]) -> Sequence[np.ndarray]:
     """Return the members' next actions, each [A] in [-1, 1]."""
     if members[0].environment_steps < run.learning_starts:
-        noise = run.exploration_noise if run.warm_up_noise else 0.0
+        own = run.settings_of(group.kind)
+        noise = own["exploration_noise"] if own.get("warm_up_noise") else 0.0
         return [member.warm_up_action(noise) for member in members]
     return list(group.actions())
 
@@ -112,7 +113,7 @@ def learn(group: Group, members: list[Member]) -> None:
         # An empty buffer has no curvature, and is a failing environment's; the burn-in waits for it to work.
         if member.needs_burn_in and len(member.replay):
             burn_in(group, member, padded)
-    samples = [member.sample(padded) for member in members]
+    samples = [member.sample(padded, group.noise) for member in members]
     group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
     for member in members:
         member.gradient_steps += 1
@@ -120,5 +121,5 @@ def learn(group: Group, members: list[Member]) -> None:
 
 def burn_in(group: Group, member: Member, padded: int) -> None:
     """Fill the factors of a curvature optimizer from the member's replay, before its first step."""
-    group.burn_in(member.lane, [member.sample(padded, member.burn_in_rng) for _ in range(group.burn_in_batches)])
+    group.burn_in(member.lane, [member.sample(padded, group.noise, member.burn_in_rng) for _ in range(group.burn_in_batches)])
     member.needs_burn_in = False

@@ -71,6 +71,7 @@ class Trained(NamedTuple):
 class Parcel(NamedTuple):
     """All that an exploit copies of a member."""
 
+    kind: str
     learner: Learner  # as host arrays
     replay: ReplayBuffer
     needs_burn_in: bool
@@ -95,8 +96,12 @@ class Worker(Protocol):
         """Return what an exploit copies of a member, to be taken before the member trains on."""
         ...
 
-    def take(self, lane: int, parcel: Parcel, reset: bool) -> None:
-        """Make a member a copy: networks, targets and replay always, the optimizers' state unless `reset`."""
+    def take(self, lane: int, parcel: Parcel, reset: bool, interval: int) -> None:
+        """Make a member a copy, after that many intervals: replay always; of its own algorithm networks and targets, too.
+
+        The optimizers' state is copied unless `reset`. Of another algorithm's member the networks are copied as far as they are
+        alike, and the rest starts anew.
+        """
         ...
 
     def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:

@@ -79,6 +79,19 @@ def test_a_policy_comes_back_from_its_files(tmp_path):
     assert {file.name for file in (tmp_path / "best").iterdir()} == {WEIGHTS_FILE, DESCRIPTION_FILE}
 
 
+@pytest.mark.parametrize("actions", [1, 2, 3])
+def test_a_policy_of_parts_of_larger_arrays_comes_back_from_its_files(tmp_path, actions):
+    """As SAC's: the actions' means are half of the last layer's outputs."""
+    rng = np.random.default_rng(0)
+    w, b = rng.normal(size=(16, 2 * actions)).astype(np.float32), rng.normal(size=2 * actions).astype(np.float32)
+    part = Policy([(w[:, :actions], b[:actions])], -np.ones(actions), np.ones(actions), "any")
+    part.save(tmp_path)
+    [(kept, _)] = Policy.load(tmp_path).weights
+    np.testing.assert_array_equal(kept, w[:, :actions])
+    obs = rng.normal(size=(7, 16))
+    np.testing.assert_array_equal(Policy.load(tmp_path).unit_action(obs), part.unit_action(obs))
+
+
 def test_a_newer_policy_replaces_an_older_one(tmp_path):
     made(seed=0)[0].save(tmp_path, {})
     newer, _ = made((5, 3, 2), seed=1)

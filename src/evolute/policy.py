@@ -45,7 +45,8 @@ class Policy:
     """
 
     def __init__(self, weights: list[tuple[np.ndarray, np.ndarray]], low: np.ndarray, high: np.ndarray, env: str):
-        self.weights = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in weights]
+        # Of parts of larger arrays safetensors may write other numbers.
+        self.weights = [(np.ascontiguousarray(w, np.float32), np.ascontiguousarray(b, np.float32)) for w, b in weights]
         dtype = np.result_type(np.asarray(low), np.asarray(high), np.float16)
         self.low, self.high = np.asarray(low, dtype), np.asarray(high, dtype)
         self.env = env

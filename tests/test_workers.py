@@ -34,7 +34,24 @@ def silent(_sentence):
 
 
 def workers():
-    return [child for child in multiprocessing.active_children() if child.name == "evolute-worker"]
+    found = [child for child in multiprocessing.active_children() if child.name == "evolute-worker"]
+    # In the order in which they were started: the first one plays the final episodes.
+    return sorted(found, key=lambda child: child._identity)
+
+
+class Killer:
+    """An observer that kills a worker at each of some steps, in the middle of an interval or at its end."""
+
+    def __init__(self, *steps):
+        self.steps, self.pids = list(steps), []
+
+    def __call__(self, progress):
+        if self.steps and progress.steps >= self.steps[0]:
+            self.steps.pop(0)
+            # The first that was not killed yet, in turn.
+            victim = workers()[len(self.pids) % 2]
+            self.pids.append(victim.pid)
+            os.kill(victim.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +71,18 @@ def test_any_number_of_processes_gives_the_same_run(tmp_path, whole, count):
     assert workers() == []
 
 
+def test_members_of_several_algorithms_copy_each_other_over_processes(tmp_path):
+    mix = {"adam": 1, "sac:adam": 1, "ddpg:kfac": 1, "sac:kfac": 1}
+    run = dataclasses.replace(RUN, mix=mix, steps=180, actor_layers=(8,), critic_layers=(8,), algorithms={})
+    result = train(run, tmp_path / "one", note=silent)
+    crossing = [
+        (event["parent_kind"], event["member_kind"]) for event in result.lineage if event["member"] % 2 != event["parent"] % 2
+    ]
+    assert any(parent.partition(":")[0] != child.partition(":")[0] for parent, child in crossing)
+    train(run, tmp_path / "two", Killer(100), silent, workers=2)
+    assert differences(tmp_path / "two", tmp_path / "one") == []
+
+
 def test_seeds_side_by_side_are_dealt_together(tmp_path):
     run = dataclasses.replace(RUN, steps=60)
     train_seeds(run, [3, 4], [tmp_path / "3", tmp_path / "4"], note=silent, workers=3)
@@ -66,21 +95,6 @@ def test_a_run_can_be_resumed_with_another_number_of_processes(tmp_path, whole):
     train(dataclasses.replace(RUN, steps=60), tmp_path / "run", note=silent, workers=2)
     resume(tmp_path / "run", steps=150, note=silent, workers=3)
     assert differences(tmp_path / "run", whole) == []
-
-
-class Killer:
-    """An observer that kills a worker at each of some steps, in the middle of an interval or at its end."""
-
-    def __init__(self, *steps):
-        self.steps, self.pids = list(steps), []
-
-    def __call__(self, progress):
-        if self.steps and progress.steps >= self.steps[0]:
-            self.steps.pop(0)
-            # The first that was not killed yet, in turn.
-            victim = workers()[len(self.pids) % 2]
-            self.pids.append(victim.pid)
-            os.kill(victim.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,10 @@ def test_only_a_termination_stops_the_bootstrap(kind):
     for terminated in (0.0, 1.0):
         batch = batch_of()._replace(terminated=jnp.full(ROWS, terminated))
         plain, _ = learnt(kind, batch, steps=1)
-        for changed, hyper in ((batch._replace(next_obs=-batch.next_obs), HYPER), (batch, HYPER._replace(discount=jnp.float32(0)))):
+        for changed, hyper in (
+            (batch._replace(next_obs=-batch.next_obs), HYPER),
+            (batch, HYPER._replace(discount=jnp.float32(0))),
+        ):
             other, _ = learnt(kind, changed, hyper, steps=1)
             assert oracles.same(plain.critics, other.critics) == bool(terminated)
 

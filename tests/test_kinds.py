@@ -60,7 +60,12 @@ MISTAKES = [
         "positive",
         "such as",
     ),
-    ({"algorithms": {"td3": {"batch_size": 500}}, "buffer_size": 300}, "batch_size is 500", "more than the 300", "lower batch_size"),
+    (
+        {"algorithms": {"td3": {"batch_size": 500}}, "buffer_size": 300},
+        "batch_size is 500",
+        "more than the 300",
+        "lower batch_size",
+    ),
 ]
 
 

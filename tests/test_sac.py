@@ -167,9 +167,7 @@ def test_the_exact_tape_is_the_fisher_matrix_of_the_policy():
     homogeneous = [np.concatenate([x, np.ones((6, 1))], axis=1) for x in tape.inputs]
     for n in range(6):
         for k in range(2 * ACT):
-            row = np.concatenate(
-                [np.outer(a[n], s[k, n]).ravel() for a, s in zip(homogeneous, tape.sensitivities, strict=True)]
-            )
+            row = np.concatenate([np.outer(a[n], s[k, n]).ravel() for a, s in zip(homogeneous, tape.sensitivities, strict=True)])
             by_tape += float(batch.weight[n]) * np.outer(row, row)
     np.testing.assert_allclose(by_tape, dense, rtol=1e-8, atol=1e-8 * np.abs(dense).max())
     # What diag_ggn and the norm constraint read of it.

@@ -1,4 +1,4 @@
-"""Which settings an algorithm has, and where a run's defaults come from: public hyperparameters, which may look at the environment."""
+"""Which settings an algorithm has, and their defaults: public hyperparameters, which may look at the environment."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -77,8 +77,8 @@ def _bounds(env_id: str, space: Any) -> tuple[np.ndarray, np.ndarray]:
     if dtype.name not in ACTION_TYPES:
         raise UserError(
             f"{said}; the algorithms need continuous actions of the type {', '.join(ACTION_TYPES[:-1])} or {ACTION_TYPES[-1]}, "
-            "so choose another environment, or wrap this one with gymnasium.wrappers.TransformAction, a Box of floats and a function "
-            "that converts them."
+            "so choose another environment, or wrap this one with gymnasium.wrappers.TransformAction, a Box of floats and a "
+            "function that converts them."
         )
     least, largest = np.asarray(space.low), np.asarray(space.high)
     size, shape = least.size, least.shape

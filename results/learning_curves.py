@@ -4,7 +4,7 @@ python results/learning_curves.py [--kinds adam kfac ...]   runs what is missing
 python results/learning_curves.py --table                   prints the tables of learning_curves.md
 python results/learning_curves.py --plot                    draws learning_curves.png
 
-Stable-Baselines3's curves come from results/sb3_td3.py, which needs `pip install '.[oracles]'`.
+Stable-Baselines3's curves come from results/sb3_td3.py and sb3_sac.py, which need `pip install '.[oracles]'`.
 """
 
 import argparse
@@ -23,6 +23,8 @@ ENV = "HalfCheetah-v4"
 SEEDS = (0, 1, 2)
 EVERY, EPISODES = 12_500, 10
 STEPS = {"adam": 100_000, "sb3": 100_000, "diag_ggn": 50_000, "kfac": 50_000, "kfac_empirical": 50_000}
+STEPS |= {"sac:adam": 100_000, "sb3 sac": 100_000}
+PEERS = {"sb3": "sb3_td3.py", "sb3 sac": "sb3_sac.py"}
 
 
 def run_ours(kind, seed):
@@ -50,9 +52,9 @@ def run_ours(kind, seed):
     return points
 
 
-def run_sb3(seed):
-    script = Path(__file__).with_name("sb3_td3.py")
-    command = [sys.executable, str(script), ENV, str(seed), str(STEPS["sb3"]), str(EVERY), str(EPISODES)]
+def run_peer(kind, seed):
+    script = Path(__file__).with_name(PEERS[kind])
+    command = [sys.executable, str(script), ENV, str(seed), str(STEPS[kind]), str(EVERY), str(EPISODES)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [json.loads(line) for line in output.splitlines()]
 
@@ -63,7 +65,7 @@ def run_one(job):
     core = free_cores.get()
     os.sched_setaffinity(0, {core})
     try:
-        points = run_sb3(seed) if kind == "sb3" else run_ours(kind, seed)
+        points = run_peer(kind, seed) if kind in PEERS else run_ours(kind, seed)
     finally:
         free_cores.put(core)
     return {"kind": kind, "seed": seed, "env": ENV, "points": points}
@@ -130,7 +132,12 @@ def plot():
             continue
         steps = [p["steps"] for p in runs[0]]
         mean = [statistics.mean(run[n]["return"] for run in runs) for n in range(len(steps))]
-        (line,) = axes.plot(steps, mean, label={"sb3": "Stable-Baselines3 TD3 (Adam)"}.get(kind, kind), linewidth=2)
+        (line,) = axes.plot(
+            steps,
+            mean,
+            label={"sb3": "Stable-Baselines3 TD3 (Adam)", "sb3 sac": "Stable-Baselines3 SAC (Adam)"}.get(kind, kind),
+            linewidth=2,
+        )
         for run in runs:
             axes.plot([p["steps"] for p in run], [p["return"] for p in run], color=line.get_color(), alpha=0.25, linewidth=1)
     axes.set(

@@ -35,7 +35,7 @@ MISTAKES = [
     (("train",), ["no environment is given", "such as: evolute train HalfCheetah-v4"]),
     (("train", "HalfCheeta-v4"), ["unknown environment 'HalfCheeta-v4'", "did you mean 'HalfCheetah-v4'?"]),
     (("train", "Hopper"), ["'Hopper' has no version", "such as Hopper-v5"]),
-    (("train", "CartPole-v1"), ["discrete actions", "TD3 needs continuous ones", "choose another"]),
+    (("train", "CartPole-v1"), ["discrete actions", "the algorithms need continuous ones", "choose another"]),
     (("train", "probe_envs:Broken-v0"), ["cannot be created", "'the licence of the simulator has expired.'"]),
     (("train", "probe_envs:Image-v0"), ["must be a flat Box"]),
     (("train", "no_such_module:Env-v0"), ["cannot be created", "No module named 'no_such_module'"]),

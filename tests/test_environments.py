@@ -130,7 +130,7 @@ def test_a_third_partys_module_is_imported_as_gymnasium_does(tmp_path, monkeypat
         ("no_such_module:Env-v0", ["cannot be created", "No module named 'no_such_module'", "choose another"]),
         ("two words", ["cannot be created", "Malformed environment ID: two words"]),
         ("probe_envs:Broken-v0", ["cannot be created", "'the licence of the simulator has expired.'", "fix it"]),
-        ("CartPole-v1", ["'CartPole-v1' has discrete actions", "TD3 needs continuous ones", "choose another"]),
+        ("CartPole-v1", ["'CartPole-v1' has discrete actions", "the algorithms need continuous ones", "choose another"]),
         ("probe_envs:Unbounded-v0", ["action space Box(0.0, inf", "bounded on both sides", "TransformAction"]),
         ("probe_envs:Square-v0", ["action space Box(-1.0, 1.0, (2, 2)", "must be flat", "wrap it"]),
         (

@@ -16,7 +16,7 @@ from evolute.evolution.base import Standing, Streams, ranked
 from evolute.evolution.pbt import replaced_count, select
 from evolute.hyperparameters import Hyperparameters
 
-HYPER = Hyperparameters(256, 1e-3, 2e-3, 0.1, 0.2, 0.99, 0.005, 0.2, 0.5, 0.1)
+HYPER = Hyperparameters(256, 1e-3, 2e-3, 0.1, 0.2, 0.99, 0.005, 0.2, 0.5, 0.1, 3e-4)
 # Bounds that no factor below reaches in one mutation, also where a setting's own rule is narrower.
 WIDE = {name: (1e-9, 1e9) for name in Hyperparameters._fields if name != "batch_size"} | {"batch_size": (1, 100_000)}
 

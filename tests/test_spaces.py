@@ -116,7 +116,7 @@ REFUSED = {
     "Switches": ["bool", "float16, float32 or float64"],
     "LongActions": ["float16, float32 or float64"],
     "NoActions": ["(0,)", "must hold 1 to 1,000,000 numbers"],
-    "SeveralActions": ["Tuple actions", "TD3 needs continuous ones"],
+    "SeveralActions": ["Tuple actions", "the algorithms need continuous ones"],
     "UnboundedSquare": ["bounded on both sides", "TransformAction"],
     "OneNumber": ["must be flat", "TransformAction"],
     "Turned": ["no lower bound may be above the upper one"],

@@ -60,8 +60,8 @@ class Run:
     # A file without one must not end in a TypeError.
     env: str = setting("Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0.", _ENV, "HalfCheetah-v4", default=_PRESET)
     mix: dict[str, int] = setting(
-        "Slots of each kind: optimizers, such as adam=6 kfac=2, or adam/kfac=2 for ACTOR/CRITIC; of another algorithm than TD3 with "
-        "its name in front, such as sac:adam=2 or ddpg:adam=1.",
+        "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2. Another algorithm "
+        "than TD3 is named in front: sac:adam=2 ddpg:adam=1.",
         _MIX,
         "adam=1",
         common=True,

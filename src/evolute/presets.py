@@ -1,4 +1,4 @@
-"""Where a run's defaults come from: which settings an algorithm has, and public hyperparameters, which may look at the environment."""
+"""Which settings an algorithm has, and their defaults: public hyperparameters, which may look at the environment."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

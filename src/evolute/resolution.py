@@ -1,4 +1,4 @@
-"""Which settings hold for which algorithm: what is given for it alone, else what is given for the run, else what its preset says."""
+"""Which settings hold for which algorithm: what is given for it alone, else what is given for the run, else its preset's."""
 
 import dataclasses
 import typing
@@ -38,7 +38,10 @@ def resolve(
     absent = OF_ALGORITHMS - usual.keys()
     for name in absent & given.keys():
         refuse(f"{name} is {options.shown(given[name])}", name)
-    common = options.completed(record, usual | given, without=absent) | dict.fromkeys(absent)
+    common: dict[str, Any] = {
+        **options.completed(record, {**usual, **given}, without=absent),
+        **dict.fromkeys(absent),
+    }
     tables = own_tables(common["algorithms"], list(presets))
     of_run = common["optimizers"]
     used = {algorithm: optimizers_of(mix, algorithm) for algorithm in presets}
@@ -71,7 +74,8 @@ def own_tables(given: Mapping[str, Any], used: Sequence[str]) -> dict[str, dict[
     for algorithm, table in given.items():
         if algorithm not in used:
             raise UserError(
-                f"algorithms names {algorithm!r}, which is not in the mix{closest(algorithm, used)}; choose from {', '.join(used)}."
+                f"algorithms names {algorithm!r}, which is not in the mix{closest(algorithm, used)}; "
+                f"choose from {', '.join(used)}."
             )
         if not isinstance(table, Mapping):
             raise UserError(f"algorithms.{algorithm} is {table!r}; it must be a table of settings, such as discount = 0.99.")

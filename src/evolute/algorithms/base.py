@@ -12,8 +12,8 @@ from evolute.networks import MLP
 from evolute.optimizers import Contained, nothing_contained
 
 # What one member learns: an algorithm's own NamedTuple of networks, targets and optimizer states. Every one has the fields
-# `actor`, an MLP that sees the observation, and `critics` and `target_critics`, MLPs that see [obs, action]; where the actor has a
-# target, it is `target_actor`.
+# `actor`, an MLP that sees the observation, and `critics` and `target_critics`, MLPs that see [obs, action]; the actor's target,
+# if there is one, is `target_actor`.
 Learner = Any
 
 

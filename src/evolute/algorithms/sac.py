@@ -1,7 +1,7 @@
 """SAC for one member: a squashed Gaussian actor, its temperature, one learner step (Haarnoja et al. 2018, arXiv 1812.05905).
 
-The order of updates is Stable-Baselines3's. The actor is one MLP with 2A outputs, [mean, log of the standard deviation], before the
-tanh; the policy that is evaluated and kept is the tanh of the mean. docs/maths.md E22-E26.
+The order of updates is Stable-Baselines3's. The actor is one MLP with 2A outputs, [mean, log of the standard deviation], before
+the tanh; the policy that is evaluated and kept is the tanh of the mean. docs/maths.md E22 to E26.
 """
 
 from functools import partial, reduce
@@ -149,7 +149,7 @@ def targets(learner: Learner, batch: Batch, hyper: Hyperparameters, temperature:
 def actor_tape(
     actor: MLP, critics: tuple[MLP, ...], batch: Batch, temperature: jax.Array, noise: jax.Array, signs: jax.Array, exact: bool
 ) -> tuple[MLP, Tape, jax.Array]:
-    """Return the actor's gradient, its tape and its loss [] (E24, E25).
+    """Return the actor's gradient, its tape and its loss [] (E24, E24a, E25).
 
     Args:
         actor: before the step.

@@ -6,7 +6,7 @@ _RATE = "use --optimizers adam.learning_rate=1e-3 (or adam.actor.learning_rate f
 _RATIO = "there is one update per environment step; use --shrink gradient and --steps-per-interval KIND=N for fewer"
 _MIX = "the optimizers are chosen with --mix adam=4 kfac=2"
 _OPTIMIZER = "options of optimizers are given with --optimizers, such as --optimizers kfac.damping=0.1"
-_TD3 = "every member learns with TD3; the optimizers are chosen with --mix adam=4 kfac=2"
+_ALGORITHM = "algorithms are chosen with --mix td3:adam=4 sac:adam=2 ddpg:adam=1"
 _LAYERS = "use --actor-layers 256 256 and --critic-layers 256 256"
 _DEVICE = "set the variable JAX_PLATFORMS to cpu or cuda; --placement says how members share a device"
 _THREADS = "all cores that there are members for are used; limit them with taskset"
@@ -36,13 +36,15 @@ _POINTERS = {
     "use --target-noise-clip 0.5": "noise-clip",
     "use --exploration-noise 0.1": "expl-noise act-noise action-noise noise-std noise-type explore-noise",
     "use --policy-delay 2": "policy-frequency policy-freq delay actor-delay target-network-frequency target-update-interval",
+    "SAC tunes its temperature by itself; use --temperature-learning-rate 0.0003": "ent-coef entropy-coef entropy-coefficient "
+    "target-entropy autotune init-temperature alpha-lr temperature",
     "use --tau 0.005": "polyak soft-target-tau target-tau",
     "use --learning-starts 10000": "start-steps start-timesteps warmup warmup-steps warm-up-steps random-steps update-after "
     "initial-random-steps num-steps-sampled-before-learning-starts",
     "use --batch-size 256": "batch minibatch-size mini-batch-size train-batch-size bs",
     "use --buffer-size 1000000": "replay-size buffer replay-buffer-size memory-size capacity replay-capacity",
     _LAYERS: "hid hidden-size hidden-sizes hidden-dim hidden-layers net-arch layers l policy-kwargs fcnet-hiddens num-layers",
-    _TD3: "algo algorithm alg agent",
+    _ALGORITHM: "algo algorithm alg agent",
     _MIX: "optimizer optim optimizer-class kind kinds",
     _OPTIMIZER: "damping momentum weight-decay eps beta1 beta2 betas adam-eps",
     _NUMBER: "pop-size population population-size num-samples n-members members num-agents",

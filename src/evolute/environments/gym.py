@@ -50,7 +50,7 @@ class Environment:
     """
 
     def __init__(self, env_id: str, time_limit: float = 0.0):
-        """Make it; raises UserError where it is unknown, cannot be made, or has spaces that TD3 cannot use.
+        """Make it; raises UserError where it is unknown, cannot be made, or has spaces that are of no use.
 
         Args:
             env_id: Gymnasium's id.

@@ -1,4 +1,4 @@
-"""What an environment says of itself, and whether TD3 can use it: spaces, action bounds, the longest episode, what it keeps."""
+"""What an environment says of itself, and whether it can be learnt: spaces, action bounds, the longest episode, what it keeps."""
 
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Facts(NamedTuple):
 
 
 def facts_of(env_id: str, env: gymnasium.Env) -> Facts:
-    """Return what an environment says of itself; raises UserError where its spaces are of no use for TD3."""
+    """Return what an environment says of itself; raises UserError where its spaces are of no use."""
     try:
         # Read once: a property may return another space every time.
         low, high = _bounds(env_id, env.action_space)
@@ -69,16 +69,16 @@ def _bounds(env_id: str, space: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the largest action [A]."""
     if not isinstance(space, gymnasium.spaces.Box):
         raise UserError(
-            f"the environment {env_id!r} has {_kind(space)} actions; TD3 needs continuous ones (a Box), "
+            f"the environment {env_id!r} has {_kind(space)} actions; the algorithms need continuous ones (a Box), "
             "so choose another environment or wrap this one."
         )
     said = f"the environment {env_id!r} has the action space {_shown(space)}"
     dtype = np.dtype(space.dtype)
     if dtype.name not in ACTION_TYPES:
         raise UserError(
-            f"{said}; TD3 needs continuous actions of the type {', '.join(ACTION_TYPES[:-1])} or {ACTION_TYPES[-1]}, so choose "
-            "another environment, or wrap this one with gymnasium.wrappers.TransformAction, a Box of floats and a function that "
-            "converts them."
+            f"{said}; the algorithms need continuous actions of the type {', '.join(ACTION_TYPES[:-1])} or {ACTION_TYPES[-1]}, "
+            "so choose another environment, or wrap this one with gymnasium.wrappers.TransformAction, a Box of floats and a "
+            "function that converts them."
         )
     least, largest = np.asarray(space.low), np.asarray(space.high)
     size, shape = least.size, least.shape

@@ -290,8 +290,8 @@ class Group:
         """Return a learner's networks by name."""
         return self._programs.algorithm.networks(learner)
 
-    def policy_of(self, learner: Learner) -> MLP:
-        """Return a learner's deterministic policy."""
+    def policy_of(self, learner: Learner) -> Any:
+        """Return a learner's deterministic policy, an MLP of arrays like the learner's."""
         return self._programs.algorithm.policy(learner.actor)
 
     def graft(self, lane: int, other: Learner, rng: np.random.Generator) -> None:

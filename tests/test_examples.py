@@ -27,7 +27,7 @@ SMALL = {
     **{"actor_layers": (4,), "critic_layers": (4,), "episodes": 1, "final_episodes": 1},
 }
 # What stands for something of the reader's own, and what it is here; RUN is a run that was trained here.
-PLACEHOLDERS = {"ENV": "HalfCheetah-v4", "COMMAND": "train", "KIND": "kfac", "NAME": "tau", "N": "3000"}
+PLACEHOLDERS = {"ENV": "HalfCheetah-v4", "COMMAND": "train", "KIND": "kfac", "ALGORITHM": "sac", "NAME": "tau", "N": "3000"}
 # Put behind a command that is executed: a run that has ended goes on only when it is made longer, and 150,000 steps take long.
 SHORT = {"resume": ("--steps", "100"), "evaluate": ("--episodes", "1")}
 
@@ -141,7 +141,7 @@ ADVICE = re.compile(r"--[a-z-]+(?: (?:[0-9][\w.]*|[\w.]+=[\w.-]+|[a-z]+_[a-z_]+|
 def test_what_is_said_to_an_option_of_another_library_works(text, tmp_path):
     (tmp_path / "run.toml").touch()
     for advice in ADVICE.findall(text):
-        mix = "" if advice.startswith("--mix") else "--mix adam=1 kfac=1"
+        mix = "" if advice.startswith("--mix") else "--mix adam=1 kfac=1 sac:adam=1"
         checked(words_of(f"evolute train HalfCheetah-v4 {mix} {advice}"))
 
 

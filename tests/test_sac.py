@@ -138,14 +138,15 @@ def test_the_actors_gradient_is_that_of_its_loss():
     assert 0 < float(free[:, 1].mean()) < 1
 
 
+def divergence(z, reference):
+    """The Kullback-Leibler divergence of two normal distributions, given by what an actor says."""
+    (m, s), (m0, s0) = jnp.split(z, 2), jnp.split(reference, 2)
+    s, s0 = jnp.clip(s, -20, 2), jnp.clip(s0, -20, 2)
+    return jnp.sum(s - s0 + (jnp.exp(2 * s0) + (m0 - m) ** 2) / (2 * jnp.exp(2 * s)) - 0.5)
+
+
 def fisher(actor, obs, weights):
-    """Σ w Jᵀ H J by automatic differentiation, H the Hessian of the Kullback-Leibler divergence of two normal distributions."""
-
-    def divergence(z, reference):
-        (m, s), (m0, s0) = jnp.split(z, 2), jnp.split(reference, 2)
-        s, s0 = jnp.clip(s, -20, 2), jnp.clip(s0, -20, 2)
-        return jnp.sum(s - s0 + (jnp.exp(2 * s0) + (m0 - m) ** 2) / (2 * jnp.exp(2 * s)) - 0.5)
-
+    """Σ w Jᵀ H J by automatic differentiation, H the Hessian of the divergence."""
     total = 0.0
     for n in range(len(obs)):
         z = networks.apply(actor, obs[n : n + 1])[0]
@@ -174,6 +175,33 @@ def test_the_exact_tape_is_the_fisher_matrix_of_the_policy():
     np.testing.assert_allclose(
         np.concatenate([np.asarray(oracles.matrix(d)).ravel() for d in curvature.diagonal(tape)]), np.diag(dense), rtol=1e-8
     )
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_last_layers_factors_are_means_over_samples_by_automatic_differentiation():
+    """What kfac (Hessians) and kfac_empirical (products of slopes) read of the tape (E9)."""
+    actor, critics = start_of_curvature()
+    batch, noise = batch_of(6, dtype=np.float64), noise_of(6, dtype=np.float64)
+    batch = batch._replace(weight=oracles.random_weights(np.random.default_rng(5), 6))
+    tape = sac.actor_tape(actor, critics, batch, jnp.asarray(0.3), noise[:, ACT:], noise, exact=True)[1]
+    z = networks.apply(actor, batch.obs)
+
+    def loss(z, n):
+        mean, log_std = jnp.split(z, 2)
+        log_std = jnp.clip(log_std, -20, 2)
+        action = jnp.tanh(mean + jnp.exp(log_std) * noise[n, ACT:])
+        log_prob = -jnp.sum(log_std + jnp.log(1 - action**2 + 1e-6))  # less what does not depend on the actor
+        both = jnp.concatenate([batch.obs[n], action])[None]
+        return 0.3 * log_prob - jnp.minimum(*(networks.apply(critic, both)[0, 0] for critic in critics))
+
+    hessians = [jax.hessian(divergence)(one, one) for one in z]
+    expected = sum(w * h for w, h in zip(batch.weight, hessians, strict=True))
+    found = curvature.output_factor(tape.sensitivities[-1], tape.weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10 * np.abs(expected).max())
+    slopes = [jax.grad(loss)(one, n) for n, one in enumerate(z)]
+    expected = sum(w * jnp.outer(g, g) for w, g in zip(batch.weight, slopes, strict=True))
+    found = curvature.output_factor(tape.gradients[-1][None], tape.weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")

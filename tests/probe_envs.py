@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Sequence, Text, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Text, Tuple
 
 LIMIT = 3
 # What the bandit pays most for.
@@ -218,6 +218,16 @@ SPACES: dict[str, dict[str, Any]] = {
     "Pair": {"observations": Tuple([Box(-1.0, 1.0, (2,)), Discrete(3)])},
     "Levels": {"observations": Discrete(4)},
     "Number": {"observations": Box(-1.0, 1.0, ())},
+    "Nested": {
+        "observations": Dict(
+            {
+                "sensors": Dict({"torques": Box(-1.0, 1.0, (2, 2)), "angles": Box(-1.0, 1.0, (2,), np.float64)}),
+                "switches": MultiBinary(3),
+                "levels": MultiDiscrete([2, 3]),
+                "mode": Tuple([Discrete(3, start=-1), Box(0, 9, (1,), np.int64)]),
+            }
+        )
+    },
     "AnyLength": {"observations": Sequence(Box(-1.0, 1.0, (2,)))},
     "InItself": {"observations": _in_itself()},
     "NoObservationSpace": {"observations": None},

@@ -118,25 +118,26 @@ REFUSED = {
     "NoActions": ["(0,)", "must hold 1 to 1,000,000 numbers"],
     "SeveralActions": ["Tuple actions", "the algorithms need continuous ones"],
     "UnboundedSquare": ["bounded on both sides", "TransformAction"],
-    "OneNumber": ["must be flat", "TransformAction"],
     "Turned": ["no lower bound may be above the upper one"],
     "NaNBound": ["nan", "bounded on both sides"],
     "ActionsInThemselves": ["Dict actions"],
     "NoSpace": ["NoneType actions"],
     "NoNumbers": ["(0,)", "must hold 1 to 1,000,000 numbers"],
-    "Words": ["observation space Text", "FlattenObservation"],
-    "Pair": ["observation space Tuple", "FlattenObservation"],
-    "Levels": ["observation space Discrete", "FlattenObservation"],
-    "Number": ["must be a flat Box", "FlattenObservation"],
-    "AnyLength": ["observation space Sequence", "choose another environment"],
-    "InItself": ["observation space Dict; it must be a flat Box, so choose another environment"],
+    "Words": ["observation space Text", "and not Text"],
+    "AnyLength": ["observation space Sequence", "and not Sequence", "choose another environment"],
+    "InItself": ["spaces that cannot be read"],
     "NoObservationSpace": ["observation space None", "choose another environment"],
+    "Image": ["holds images", "wrap it to observe numbers"],
     "Raising": ["spaces that cannot be read", "the simulator has not started", "fix them"],
 }
 
 
+# What networks see as one array.
+FLATTENED = ("Pair", "Levels", "Number", "Nested")
+
+
 def test_every_space_has_its_sentence():
-    assert set(REFUSED) >= set(probe_envs.SPACES)
+    assert {*REFUSED, *FLATTENED, "OneNumber"} >= set(probe_envs.SPACES)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -150,7 +151,7 @@ def test_a_space_of_no_use_is_refused_in_one_sentence(name, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["Unbounded", "Square", "UnboundedSquare", "OneNumber"])
+@pytest.mark.parametrize("name", ["Unbounded", "UnboundedSquare"])
 def test_the_advice_for_an_action_space_works(name, monkeypatch):
     with pytest.raises(UserError) as mistake:
         Environment(f"probe_envs:{name}-v0")
@@ -175,17 +176,49 @@ def test_the_advice_for_an_action_space_works(name, monkeypatch):
         del gymnasium.registry["Advised-v0"]
 
 
-@pytest.mark.parametrize("name", ["Words", "Pair", "Levels", "Number", "Parts", "Image"])
-def test_the_advice_for_an_observation_space_works(name):
-    made = f"probe_envs:{name}-v0"
-    gymnasium.register("Flat-v0", entry_point=lambda: gymnasium.wrappers.FlattenObservation(gymnasium.make(made)))
-    try:
-        environment = Environment("Flat-v0")
-        if name not in ("Parts", "Image"):
-            assert environment.reset(0).shape == (environment.shape.observations,)
-        environment.close()
-    finally:
-        del gymnasium.registry["Flat-v0"]
+@pytest.mark.parametrize("time_limit", [0.0, 20.0])
+@pytest.mark.parametrize("name", FLATTENED)
+def test_observations_are_flattened_in_gymnasiums_order(name, time_limit):
+    environment = Environment(f"probe_envs:{name}-v0", time_limit)
+    space = gymnasium.make(f"probe_envs:{name}-v0").observation_space
+    assert environment.shape.observations == gymnasium.spaces.flatdim(space)
+    twin = gymnasium.make(f"probe_envs:{name}-v0", disable_env_checker=True)
+    for seed in (0, 1):
+        twin.unwrapped.observation_space.seed(seed)
+        if not time_limit:
+            environment._env._env.unwrapped.observation_space.seed(seed)
+        seen, expected = environment.reset(seed), gymnasium.spaces.flatten(space, twin.reset(seed=seed)[0])
+        assert seen.dtype == np.float32
+        assert seen.shape == expected.shape
+        if not time_limit:
+            assert np.array_equal(seen, expected.astype(np.float32))
+    environment.close()
+
+
+def test_an_observation_that_is_not_of_its_space_is_a_fault():
+    environment = Environment("probe_envs:Parts-v0")
+    with pytest.raises(EnvironmentFault, match="which is not of its space"):
+        environment.reset(0)
+    environment.close()
+
+
+@pytest.mark.parametrize(("name", "shape"), [("Square", (2, 2)), ("OneNumber", ())])
+def test_actions_of_any_shape_are_flat_outside_and_come_back_in_their_shape(name, shape, monkeypatch):
+    environment, seen = Environment(f"probe_envs:{name}-v0"), []
+    monkeypatch.setattr(environment._env._env.unwrapped, "paid", lambda action: float(seen.append(action) or 1.0))
+    size = int(np.prod(shape))
+    assert environment.shape.actions == size
+    environment.reset(0)
+    environment.step(np.linspace(-1.0, 1.0, size, dtype=np.float32))
+    assert seen[0].shape == shape
+    assert np.array_equal(seen[0].ravel(), np.linspace(-1.0, 1.0, size, dtype=np.float32))
+    environment.close()
+
+
+def test_a_run_says_that_it_flattens_and_trains(tmp_path):
+    notes = []
+    evolute.train(evolute.Run("probe_envs:Pair-v0", **TINY, steps=20, learning_starts=5), out=tmp_path / "run", note=notes.append)
+    assert "observations of 'probe_envs:Pair-v0' are flattened to 5 numbers, in the order of gymnasium.spaces.flatten" in notes[0]
 
 
 @pytest.mark.parametrize("name", ["Changing", "Growing"])

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 import typing
 from typing import Any
 
@@ -16,6 +17,17 @@ from evolute.presets import PRESETS as PRESETS
 # Stands for "the preset's value" until a Run is made.
 _PRESET: Any = None
 STEPS = "environment steps"
+
+
+# Arguments of gymnasium.make that other settings give, or nobody.
+RESERVED = ("id", "max_episode_steps", "disable_env_checker")
+
+
+def _plain(value: Any) -> bool:
+    """Return whether a value is one that a file can hold, tables and lists included."""
+    if isinstance(value, dict | list | tuple):
+        return all(map(_plain, value.values() if isinstance(value, dict) else value))
+    return type(value) in (bool, int, float, str)
 
 
 def _trainable(layers: tuple[int, ...]) -> bool:
@@ -46,6 +58,14 @@ _FACTORS = Rule(
 _FREQUENCIES = Rule(
     lambda x: 1 < len(x) <= limits.ENTRIES and x[0] == 1 and all(a < b <= limits.STEPS for a, b in itertools.pairwise(x)),
     "two or more rising whole numbers, the first of which is 1",
+)
+_KWARGS = Rule(
+    lambda x: all(name.isidentifier() and name not in RESERVED for name in x) and _plain(x),
+    f"a table of plain values whose names are those of arguments, and not {', '.join(RESERVED)}",
+)
+_WRAPPERS = Rule(
+    lambda x: len(x) <= limits.ENTRIES and all(re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path) for path in x),
+    "paths of the form MODULE:FUNCTION",
 )
 _NAMES = Rule(lambda x: len(x) <= limits.ENTRIES and all(type(name) is str for name in x), f"at most {limits.ENTRIES} names")
 
@@ -207,6 +227,27 @@ class Run:
     )
     final_episodes: int = setting(
         "Deterministic episodes of the best policy after training.", positive(limits.EPISODES), "10", "episodes", default=10
+    )
+
+    env_kwargs: dict[str, Any] = setting(
+        "Arguments of the environment, such as xml_file=robot.xml reset_noise_scale=0.05.",
+        _KWARGS,
+        "reset_noise_scale=0.05",
+        section="environment",
+        default={},
+    )
+    max_episode_steps: int = setting(
+        "Steps after which an episode is truncated; 0 for what the environment is registered with.",
+        not_negative(limits.STEPS),
+        "1000",
+        STEPS,
+        default=0,
+    )
+    wrap: tuple[str, ...] = setting(
+        "Wrappers of your own, innermost first: each function is given the environment and returns one.",
+        _WRAPPERS,
+        "my_package.wrappers:shaped",
+        default=(),
     )
 
     time_limit: float = setting(

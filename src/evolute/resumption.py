@@ -3,14 +3,15 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evolute import engine, toml
 from evolute.config import Run
-from evolute.environments.gym import UNREPEATABLE, check_import
+from evolute.environments.gym import UNREPEATABLE
+from evolute.environments.making import check_imports, modules_of
 from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
 from evolute.runs import cautions, changes, checkpoint
@@ -27,7 +28,7 @@ def resume(
     steps: int | None = None,
     observer: Observer | None = None,
     allow_version_change: bool = False,
-    allow_import: str | None = None,
+    allow_import: str | Sequence[str] = (),
     note: Callable[[str], None] | None = None,
     workers: int = 1,
 ) -> Result:
@@ -40,7 +41,7 @@ def resume(
         steps: the run's new length in environment steps of each member; None leaves it.
         observer: is told of progress, as in `train`.
         allow_version_change: go on with other versions or another physics than those the run was trained with.
-        allow_import: the module that the run's environment may be imported from, if its id names one.
+        allow_import: the modules that may be imported for the run's environment, if it needs any.
         note: is told where the run goes on, what was found damaged and what has changed, one sentence each. Without it damage and
             changes are warnings, and where the run goes on is not said.
         workers: as in `train`; it may be another number than before.
@@ -59,10 +60,10 @@ def resume(
         stack.enter_context(folder.held())
         notes: list[str] = []
         run, found = where_to_go_on(folder, steps, notes)
-        check_import(run.env, allow_import)
+        check_imports(modules_of(run.env, run.wrap), [allow_import] if isinstance(allow_import, str) else allow_import)
         # Before JAX's first computation, which the fingerprints are.
         placement.use_all_cores(len(run.kinds))
-        folder.circumstances = circumstances(run.env, run.time_limit)
+        folder.circumstances = circumstances(run)
         others = changed(folder, found, allow_version_change)
         if not others:
             refuse_repetition(folder, run)

@@ -18,12 +18,14 @@ from evolute.streams import ReaderGone, complain, make_output_optional, prepared
 if TYPE_CHECKING:
     from evolute.commands.flags import DemoFlags, EvaluateFlags, ResumeFlags
     from evolute.config import Run
+    from evolute.environments.making import Making
     from evolute.report.live import LiveTable, PlainLines
+    from evolute.runs.folder import RunFolder
     from evolute.state import Observer, Progress, Result
 
     Watcher = LiveTable | PlainLines | None
-    # A result, its folder, and the module that its environment is imported from.
-    Ended = tuple[Result, Path, str | None]
+    # A result, its folder, and the modules that are imported for its environment.
+    Ended = tuple[Result, Path, Sequence[str]]
 
 # Exit codes; a run that a signal ended exits with 128 + its number, and 141 is a shell's for a reader that has gone away.
 MISTAKE, STOPPED, READER_GONE = 2, 3, 141
@@ -108,7 +110,7 @@ def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     """Return the run that flags and file describe, and its seeds."""
     from evolute.commands.flags import settings_of
     from evolute.config import Run
-    from evolute.environments.gym import module_of
+    from evolute.environments.making import modules_of
 
     settings = settings_of(flags)
     if "env" not in settings:
@@ -119,8 +121,9 @@ def _asked_for(flags: Any) -> tuple["Run", list[int]]:
     seeds = [run.seed] if flags.seeds is None else _different(flags.seeds)
     for seed in seeds:
         dataclasses.replace(run, seed=seed)  # keeps the rule of a seed, or is refused
-    # Who types the environment means its module, too.
-    admit(run.env, module_of(run.env) if flags.env is not None else flags.allow_import)
+    # Who types an environment or a wrapper means its module, too.
+    typed = modules_of(run.env if flags.env is not None else "", run.wrap if flags.wrap is not None else ())
+    admit(modules_of(run.env, run.wrap), [*typed, *(flags.allow_import or ())])
     return run, seeds
 
 
@@ -143,12 +146,12 @@ def _different(words: Sequence[str]) -> list[int]:
     return seeds
 
 
-def admit(env: str, allowed: str | None) -> None:
-    """Let an environment's module be imported, if there is one and it is the allowed one; raises UserError otherwise."""
-    from evolute.environments.gym import check_import, module_of
+def admit(modules: Sequence[str], allowed: Sequence[str]) -> None:
+    """Let the modules that an environment needs be imported; raises UserError where one is not allowed."""
+    from evolute.environments.making import check_imports
 
-    check_import(env, allowed)
-    if module_of(env) is not None:
+    check_imports(modules, allowed)
+    if modules:
         # Like `python -m`: a module beside the user is found. Last, so that it shadows nothing; and only now, so that nothing in
         # a stranger's folder stands in for what a library tries to import.
         sys.path.append(os.getcwd())
@@ -172,7 +175,8 @@ def watching(quiet: bool) -> Iterator["Watcher"]:
 def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher", workers: int = 1) -> list["Ended"]:
     """Train one population per seed while showing them."""
     from evolute import engine
-    from evolute.environments.gym import Environment, module_of
+    from evolute.environments.gym import Environment
+    from evolute.environments.making import making_of, modules_of
     from evolute.runs import naming
     from evolute.runs.folder import refuse_existing
     from evolute.training import placement
@@ -183,7 +187,7 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
     # An environment may change the working folder. What is printed stays as it was typed.
     here = Path.cwd()
     # A mistake in what the run names, or a missing device, is reported before anything is announced.
-    Environment(run.env, run.time_limit).close()
+    Environment(run.env, run.time_limit, making_of(run)).close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
     with naming.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
         folders = outs_of(own, seeds)
@@ -196,7 +200,7 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
         def train(observer: "Observer") -> list["Result"]:
             return engine.train_seeds(run, seeds, folders, observer, noting("note", watcher), workers)
 
-        return watch(train, outs_of(out or shown, seeds), folders, module_of(run.env), watcher)
+        return watch(train, outs_of(out or shown, seeds), folders, modules_of(run.env, run.wrap), watcher)
 
 
 def noting(whose: str, watcher: "Watcher") -> Callable[[str], None]:
@@ -213,7 +217,7 @@ def watch(
     train: Callable[["Observer"], list["Result"]],
     outs: list[Path],
     folders: list[Path],
-    module: str | None,
+    modules: Sequence[str],
     watcher: "Watcher",
 ) -> list["Ended"]:
     """Train while showing the populations; stop on a signal, and say how to go on.
@@ -222,7 +226,7 @@ def watch(
         train: is given an observer.
         outs: the run folders, as they are to be printed.
         folders: the same as absolute paths, because the working folder may change.
-        module: which the environment is imported from.
+        modules: which are imported for the environment.
         watcher: shows the populations.
     """
     from evolute.commands import hints
@@ -242,21 +246,21 @@ def watch(
             results = train(observe)
     except (Interrupted, RunStopped) as stop:
         left = [out for out, folder in zip(outs, folders, strict=True) if (folder / CONFIG_FILE).is_file()]
-        how = f"Go on from the last checkpoint with: {hints.commands('resume', left, module)}" if left else ""
+        how = f"Go on from the last checkpoint with: {hints.commands('resume', left, modules)}" if left else ""
         if isinstance(stop, RunStopped):
             raise RunStopped(f"{stop} {how}".strip()) from None
         complain(f"stopped. {how}".strip())
         raise
-    return [(result, out, module) for result, out in zip(results, outs, strict=True)]
+    return [(result, out, modules) for result, out in zip(results, outs, strict=True)]
 
 
 def report(ended: list["Ended"], quiet: bool) -> None:
     """Print the leaderboards of runs that have ended, and what to type next."""
-    for result, out, module in () if quiet else ended:
-        _print_result(result, out, module)
+    for result, out, modules in () if quiet else ended:
+        _print_result(result, out, modules)
 
 
-def _print_result(result: "Result", out: Path, module: str | None) -> None:
+def _print_result(result: "Result", out: Path, modules: Sequence[str]) -> None:
     from evolute.commands.hints import command
     from evolute.report.tables import console, duration, leaderboard_table, number
 
@@ -268,7 +272,7 @@ def _print_result(result: "Result", out: Path, module: str | None) -> None:
         f"after {duration(result.summary['wall_seconds'])}.\n"
         f"Run folder: {printable(str(out))}\n"
         f"Next: {command('show', out)}\n"
-        f"      {command('evaluate', out, module, '--steps', '150000')}",
+        f"      {command('evaluate', out, modules, '--steps', '150000')}",
         soft_wrap=True,
         markup=False,
     )
@@ -283,17 +287,16 @@ def _resume(flags: "ResumeFlags") -> None:
     path = one_run(flags.run)
     folder = path.absolute()
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
-    workers = workers_of(flags)
+    workers, allowed = workers_of(flags), flags.allow_import or ()
     with watching(flags.quiet) as watcher:
         from evolute.resumption import resume
 
         def train(observer: "Observer") -> list["Result"]:
             note = noting(str(path), watcher)
-            return [resume(path, steps, observer, flags.allow_version_change, flags.allow_import, note, workers)]
+            return [resume(path, steps, observer, flags.allow_version_change, allowed, note, workers)]
 
-        if flags.allow_import is not None:
-            admit(f"{flags.allow_import}:", flags.allow_import)
-        ended = watch(train, [path], [folder], flags.allow_import, watcher)
+        admit(allowed, allowed)
+        ended = watch(train, [path], [folder], allowed, watcher)
     report(ended, flags.quiet)
 
 
@@ -303,6 +306,7 @@ def _resume(flags: "ResumeFlags") -> None:
 def _evaluate(flags: "EvaluateFlags") -> None:
     from evolute.commands.flags import seconds, whole_number
     from evolute.environments.gym import Environment
+    from evolute.environments.making import modules_of
     from evolute.report.live import listening, signs_on_error
     from evolute.report.tables import number
     from evolute.runs import cautions
@@ -314,9 +318,10 @@ def _evaluate(flags: "EvaluateFlags") -> None:
     steps = whole_number("--steps", flags.steps or "150000", least=1)
     episodes = None if flags.episodes is None else whole_number("--episodes", flags.episodes, least=1)
     seed, time_limit = whole_number("--seed", flags.seed, least=0), seconds("--time-limit", flags.time_limit)
-    policy = RunFolder.open(one_run(flags.run)).best_policy()
-    admit(policy.env, flags.allow_import)
-    environment = Environment(policy.env, time_limit)
+    folder = RunFolder.open(one_run(flags.run))
+    policy, making = folder.best_policy(), making_in(folder)
+    admit(modules_of(policy.env, making.wrap), flags.allow_import or ())
+    environment = Environment(policy.env, time_limit, making)
     for sentence in cautions.statistics(policy.env, environment.facts):
         complain(f"note: {printable(sentence)}")
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
@@ -340,6 +345,16 @@ def _evaluate(flags: "EvaluateFlags") -> None:
         + (f"; {result.cut} of them did not end and were cut" if result.cut else "")
         + (f"; {result.faults} more in which the environment failed" if result.faults else "")
     )
+
+
+def making_in(folder: "RunFolder") -> "Making":
+    """Return how the environment of a run folder is made; raises UserError where its configuration cannot be read."""
+    from evolute import toml
+    from evolute.config import Run
+    from evolute.environments.making import making_of
+    from evolute.runs.folder import CONFIG_FILE
+
+    return making_of(Run(**toml.read(folder.path / CONFIG_FILE)))
 
 
 # -------------------------------------------------------------------------------------------------------------- demo

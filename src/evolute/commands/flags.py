@@ -30,8 +30,10 @@ FILES = "file and output"
 
 SeedFlag = Annotated[str, tyro.conf.arg(metavar="INT")]
 # A module's code runs when it is imported.
-ALLOW_IMPORT = "Module that may be imported for an environment that a file names, such as my_package for my_package:MyEnv-v0."
-AllowImportFlag = Annotated[str | None, tyro.conf.arg(metavar="MODULE", help=ALLOW_IMPORT, help_behavior_hint="(default: none)")]
+ALLOW_IMPORT = "Modules that may be imported for what a file names, such as my_package for my_package:MyEnv-v0 or a wrapper."
+AllowImportFlag = Annotated[
+    tuple[str, ...] | None, tyro.conf.arg(metavar="MODULE ...", help=ALLOW_IMPORT, help_behavior_hint="(default: none)")
+]
 WORKERS = "Processes of this machine over which members are dealt, each on its share of the cores; the numbers stay the same."
 WorkersFlag = Annotated[str | None, tyro.conf.arg(metavar="INT", help=WORKERS, help_behavior_hint="(default: 1, this one)")]
 QuietFlag = tyro.conf.FlagCreatePairsOff[
@@ -71,7 +73,7 @@ def train_flags() -> Any:
         "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT, MOST_USED),
         "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none", FILES),
         "workers": (str, "INT", WORKERS, "1, this one", "execution"),
-        "allow_import": (str, "MODULE", ALLOW_IMPORT, "none", FILES),
+        "allow_import": (tuple[str, ...], "MODULE ...", ALLOW_IMPORT, "none", FILES),
     }
     for name, (kind, metavar, text, default, group) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)

@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def command(name: str, path: Path, module: str | None = None, *more: str) -> str:
+def command(name: str, path: Path, modules: Sequence[str] = (), *more: str) -> str:
     """Return a command about a run folder, for a shell.
 
     Args:
         name: of the command.
         path: the run folder.
-        module: that may be imported for the run's environment, if it needs one.
+        modules: that may be imported for the run's environment, if it needs any.
         more: what comes after that.
     """
     # A leading dash would pass for an option.
     folder = f"./{path}" if str(path).startswith("-") else str(path)
-    allowed = ["--allow-import", module] if module is not None else []
+    allowed = ["--allow-import", *modules] if modules else []
     return " ".join(quoted(word) for word in ("evolute", name, folder, *allowed, *more))
 
 
-def commands(name: str, paths: Sequence[Path], module: str | None = None) -> str:
+def commands(name: str, paths: Sequence[Path], modules: Sequence[str] = ()) -> str:
     """Return one command for each of some run folders, in words."""
-    return " and ".join(command(name, path, module) for path in paths)
+    return " and ".join(command(name, path, modules) for path in paths)
 
 
 def quoted(word: str) -> str:

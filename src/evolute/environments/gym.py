@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces.utils import flatten
 
 from evolute import interruption
 from evolute.environments.isolation import Isolated
+from evolute.environments.making import PLAIN, Making, make
 from evolute.environments.spaces import Facts, facts_of, own_words
-from evolute.errors import EnvironmentFault, UserError, closest
+from evolute.errors import EnvironmentFault, UserError
 from evolute.policy import in_units_of
 
 FINGERPRINT_STEPS = 200
@@ -49,7 +51,7 @@ class Environment:
     (`interruption.py`) raises Interrupted before a call.
     """
 
-    def __init__(self, env_id: str, time_limit: float = 0.0):
+    def __init__(self, env_id: str, time_limit: float = 0.0, making: Making = PLAIN):
         """Make it; raises UserError where it is unknown, cannot be made, or has spaces that are of no use.
 
         Args:
@@ -57,13 +59,14 @@ class Environment:
             time_limit: seconds for a call of `reset` or `step`; the environment then lives in a process of its own, which is
                 killed where a call takes longer, and computes the same numbers. Zero: no limit, and no process. To be made it
                 has `isolation.start_limit` seconds, which include a process's imports, and to close a few.
+            making: how it is made besides its id.
         """
         interruption.check()
         self.id = env_id
         self._env: _Plain | Isolated
         if time_limit:
             try:
-                self._env = Isolated(partial(_in_new_process, env_id, registered_here(env_id)), time_limit)
+                self._env = Isolated(partial(_in_new_process, env_id, making, registered_here(env_id)), time_limit)
             except EnvironmentFault as fault:
                 interruption.check()
                 raise UserError(
@@ -71,7 +74,7 @@ class Environment:
                     "raise time_limit (0: no limit and no process), or, in a script, begin under `if __name__ == '__main__':`."
                 ) from None
         else:
-            self._env = _Plain(env_id)
+            self._env = _Plain(env_id, making)
         interruption.catch_again()
         self.facts = self._env.facts
         self.shape, self.low, self.high = self.facts[:3]
@@ -102,13 +105,14 @@ class Environment:
 class _Plain:
     """An environment in this process."""
 
-    def __init__(self, env_id: str):
-        self._id, self._process, self._open = env_id, os.getpid(), False
+    def __init__(self, env_id: str, making: Making):
+        self._id, self._making, self._process, self._open = env_id, making, os.getpid(), False
         self._make()
 
     def _make(self) -> None:
         try:
-            self._env = _make(self._id)
+            with _quiet():
+                self._env = make(self._id, self._making)
             self._open = True
             self.facts = facts_of(self._id, self._env)
         except UserError:
@@ -141,7 +145,8 @@ class _Plain:
 
     def step(self, action: np.ndarray) -> Step:
         try:
-            obs, reward, terminated, truncated, _ = self._env.step(in_units_of(self.facts.low, self.facts.high, action))
+            units = in_units_of(self.facts.low, self.facts.high, action).reshape(self.facts.action_shape)
+            obs, reward, terminated, truncated, _ = self._env.step(units)
             return Step(
                 self._checked_obs("step", obs),
                 _checked_reward(reward),
@@ -181,6 +186,13 @@ class _Plain:
 
     def _checked_obs(self, call: str, obs: Any) -> np.ndarray:
         """Return an observation of its own [O], which the environment cannot change afterwards."""
+        if self.facts.flattened:
+            try:
+                obs = flatten(self._env.observation_space, obs)
+            except (TypeError, ValueError, LookupError, AssertionError) as error:
+                raise EnvironmentFault(
+                    call, f"its observation is {obs!r}, which is not of its space: {own_words(error)}"
+                ) from None
         array = np.asarray(obs)
         # Text of digits and complex numbers would become single precision without an error.
         if array.dtype.kind in "cSUMm" or (array.dtype.kind == "O" and not all(isinstance(x, numbers.Real) for x in array.flat)):
@@ -227,7 +239,7 @@ def _fault_of(call: str, error: BaseException) -> EnvironmentFault:
 
 def registered_here(env_id: str) -> str | None:
     """Return what this process registered under an id, as text for one that has not; None where it cannot be put as text."""
-    spec = None if module_of(env_id) else gymnasium.registry.get(env_id)
+    spec = None if ":" in env_id else gymnasium.registry.get(env_id)
     # A function as entry point has no text; the new process must find such an environment by itself.
     if spec is None or not isinstance(spec.entry_point, str):
         return None
@@ -243,43 +255,9 @@ def make_known(env_id: str, spec: str | None) -> None:
         gymnasium.registry[env_id] = EnvSpec.from_json(spec)
 
 
-def _in_new_process(env_id: str, spec: str | None) -> _Plain:
+def _in_new_process(env_id: str, making: Making, spec: str | None) -> _Plain:
     make_known(env_id, spec)
-    return _Plain(env_id)
-
-
-def _make(env_id: str) -> gymnasium.Env:
-    module = env_id[: env_id.rfind(":") + 1]
-    try:
-        with _quiet():
-            # The checker wraps every step in tests that cost more than some environments do.
-            env = gymnasium.make(env_id, disable_env_checker=True)
-    except gymnasium.error.UnregisteredEnv:
-        near = closest(env_id, [module + known for known in gymnasium.registry])
-        raise UserError(f"unknown environment {env_id!r}{near}; name one that Gymnasium knows, such as HalfCheetah-v4.") from None
-    if env.spec is not None and module + env.spec.id != env_id:
-        env.close()
-        raise UserError(f"the environment {env_id!r} has no version; name it in full, such as {module + env.spec.id}.")
-    return env
-
-
-def module_of(env_id: str) -> str | None:
-    """Return the module that Gymnasium imports for an environment, None where it imports none."""
-    module, colon, _ = env_id.rpartition(":")
-    return module if colon else None
-
-
-def check_import(env_id: str, allowed: str | None) -> None:
-    """Raise UserError where an environment that a file names would import another module than the allowed one.
-
-    Importing runs the module's code, and the file may come from a stranger.
-    """
-    module = module_of(env_id)
-    if module is not None and module != allowed:
-        raise UserError(
-            f"the environment {env_id!r} comes from a file, and making it runs the code of the module {module!r}; "
-            f"if you trust that module, add --allow-import {module}."
-        )
+    return _Plain(env_id, making)
 
 
 @contextmanager
@@ -294,14 +272,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def physics_fingerprint(env_id: str, time_limit: float = 0.0) -> str:
+def physics_fingerprint(env_id: str, time_limit: float = 0.0, making: Making = PLAIN) -> str:
     """Return a hash of a seeded rollout: equal exactly where the environment computes the same numbers.
 
     The engine's version changes what "v4" means, so a task's name does not tell which physics made a result. Where the
     environment fails, the hash is of what it computed until then. The rollout is played twice, the second time for at most
     REPEAT_SECONDS; where the two differ, UNREPEATABLE is returned.
     """
-    environment = Environment(env_id, time_limit)
+    environment = Environment(env_id, time_limit, making)
     digest, again = hashlib.sha256(), hashlib.sha256()
     try:
         marks = []

@@ -1,16 +1,25 @@
 """What an environment says of itself, and whether it can be learnt: spaces, action bounds, the longest episode, what it keeps."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces.utils import flatdim
 
 from evolute import interruption, limits
 from evolute.errors import UserError
 from evolute.policy import ACTION_TYPES
 
-# Wrappers in wrappers that are looked through.
+# Wrappers in wrappers, and spaces in spaces, that are looked through.
 LAYERS = 100
+# What Gymnasium makes one array of, of the same length every time.
+FLAT_PARTS = (
+    gymnasium.spaces.Box,
+    gymnasium.spaces.Discrete,
+    gymnasium.spaces.MultiDiscrete,
+    gymnasium.spaces.MultiBinary,
+)
 
 
 class Shape(NamedTuple):
@@ -30,6 +39,9 @@ class Facts(NamedTuple):
     longest_episode: int | None
     # Wrappers with running statistics, which are lost whenever the environment is made anew.
     running: tuple[str, ...]
+    # Its observation space, where observations are flattened; "" where they are flat. And the shape of its actions.
+    flattened: str = ""
+    action_shape: tuple[int, ...] = ()
 
     def alike(self, other: "Facts") -> bool:
         """Return whether both have the same shape and actions."""
@@ -41,9 +53,11 @@ def facts_of(env_id: str, env: gymnasium.Env) -> Facts:
     """Return what an environment says of itself; raises UserError where its spaces are of no use."""
     try:
         # Read once: a property may return another space every time.
-        low, high = _bounds(env_id, env.action_space)
-        shape = Shape(_observations(env_id, env.observation_space), len(low))
-        return Facts(shape, low, high, *_layers(env))
+        actions, observed = env.action_space, env.observation_space
+        low, high = _bounds(env_id, actions)
+        shape = Shape(_observations(env_id, observed), len(low))
+        flattened = "" if is_flat(observed) else _shown(observed)
+        return Facts(shape, low, high, *_layers(env), flattened, tuple(actions.shape or ()))
     except UserError:
         raise
     except BaseException as error:
@@ -84,11 +98,11 @@ def _bounds(env_id: str, space: Any) -> tuple[np.ndarray, np.ndarray]:
     size, shape = least.size, least.shape
     if not 0 < size <= limits.INPUTS:
         raise UserError(f"{said}; it must hold 1 to {limits.INPUTS:,} numbers, so choose another environment or wrap this one.")
-    if not (np.isfinite(least).all() and np.isfinite(largest).all()) or len(shape) != 1:
-        function = "lambda a: a" if len(shape) == 1 else f"lambda a: a.reshape({shape})"
+    least, largest = least.ravel(), largest.ravel()
+    if not (np.isfinite(least).all() and np.isfinite(largest).all()):
         raise UserError(
-            f"{said}; it must be flat and bounded on both sides, so wrap it with gymnasium.wrappers.TransformAction(env, "
-            f"{function}, gymnasium.spaces.Box(-1.0, 1.0, ({size},))) and bounds that suit it."
+            f"{said}; it must be bounded on both sides, so wrap it with gymnasium.wrappers.TransformAction(env, "
+            f"lambda a: a, gymnasium.spaces.Box(-1.0, 1.0, {shape})) and bounds that suit it."
         )
     # Rounded inwards, where somebody gave a space other bounds than its type can hold.
     low, high = least.astype(dtype), largest.astype(dtype)
@@ -102,19 +116,36 @@ def _bounds(env_id: str, space: Any) -> tuple[np.ndarray, np.ndarray]:
 def _observations(env_id: str, space: Any) -> int:
     """Return how many numbers an observation has."""
     said = f"the environment {env_id!r} has the observation space {_shown(space)}"
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-        cure = "wrap it with gymnasium.wrappers.FlattenObservation" if _flattens(space) else "choose another environment"
-        raise UserError(f"{said}; it must be a flat Box, so {cure}.")
-    if not 0 < space.shape[0] <= limits.INPUTS:
+    for part in _parts(space):
+        if not isinstance(part, FLAT_PARTS):
+            raise UserError(
+                f"{said}; networks take Box, Discrete, MultiDiscrete and MultiBinary spaces, alone or in Dict and Tuple, and not "
+                f"{type(part).__name__}, so choose another environment or wrap this one."
+            )
+        if isinstance(part, gymnasium.spaces.Box) and len(part.shape) > 1 and part.dtype == np.uint8:
+            raise UserError(f"{said}, which holds images; there are no networks for these, so wrap it to observe numbers.")
+    size = int(flatdim(space))
+    if not 0 < size <= limits.INPUTS:
         raise UserError(f"{said}; it must hold 1 to {limits.INPUTS:,} numbers, so choose another environment or wrap this one.")
-    return int(space.shape[0])
+    return size
 
 
-def _flattens(space: Any) -> bool:
-    try:
-        return bool(space.is_np_flattenable)
-    except Exception:
-        return False
+def is_flat(space: Any) -> bool:
+    """Return whether observations of a space are arrays [O] already."""
+    return isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+
+
+def _parts(space: Any, depth: int = 0) -> Iterator[Any]:
+    """Yield the spaces that a space consists of, however nested."""
+    inner: Any = ()
+    if isinstance(space, gymnasium.spaces.Dict):
+        inner = space.spaces.values()
+    elif isinstance(space, gymnasium.spaces.Tuple):
+        inner = space.spaces
+    else:
+        yield space
+    for part in inner if depth < LAYERS else ():
+        yield from _parts(part, depth + 1)
 
 
 def _kind(space: Any) -> str:

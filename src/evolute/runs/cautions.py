@@ -11,7 +11,17 @@ from evolute.training.evaluate import LONGEST_EPISODE
 
 def at_start(run: Run, facts: Facts) -> list[str]:
     """Return what an environment and the settings of a run say before it is trained."""
-    return [*statistics(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
+    return [*flattened(run.env, facts), *statistics(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
+
+
+def flattened(env: str, facts: Facts) -> list[str]:
+    """Return what is to be known of observations that are no flat arrays."""
+    if not facts.flattened:
+        return []
+    return [
+        f"observations of {env!r} are flattened to {facts.shape.observations} numbers, in the order of "
+        f"gymnasium.spaces.flatten, from {facts.flattened}; give a policy the same."
+    ]
 
 
 def statistics(env: str, facts: Facts) -> list[str]:

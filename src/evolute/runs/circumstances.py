@@ -2,22 +2,26 @@
 
 import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from evolute.config import Run
 
-def circumstances(env: str, time_limit: float) -> dict[str, Any]:
+
+def circumstances(run: "Run") -> dict[str, Any]:
     """Return what a run's numbers depend on besides its configuration."""
     import jax
 
     from evolute.environments.gym import physics_fingerprint, versions
+    from evolute.environments.making import making_of
 
     return {
         "versions": versions(),
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
         "cores": os.cpu_count(),
-        "physics_fingerprint": physics_fingerprint(env, time_limit),
+        "physics_fingerprint": physics_fingerprint(run.env, run.time_limit, making_of(run)),
         "arithmetic_fingerprint": arithmetic_fingerprint(),
     }
 

@@ -74,7 +74,7 @@ class RunFolder:
         path = path.absolute()
         folder = cls(path)
         # Before anything is written: the fingerprint plays the environment, which may fail.
-        folder.circumstances = circumstances(run.env, run.time_limit)
+        folder.circumstances = circumstances(run)
         folder.notes = [*notes, *cautions.repetition(run.env, folder.circumstances)]
         begun = False
         try:

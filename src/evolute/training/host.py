@@ -11,6 +11,7 @@ from evolute import algorithms, kinds
 from evolute.algorithms.base import Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
+from evolute.environments.making import making_of
 from evolute.environments.spaces import Shape
 from evolute.errors import EnvironmentFault, RunStopped
 from evolute.policy import Policy
@@ -42,7 +43,7 @@ class Host:
         """
         self.runs = runs
         self.lanes: Sequence[int] = list(lanes)
-        self.environment = Environment(runs[0].env, runs[0].time_limit)
+        self.environment = Environment(runs[0].env, runs[0].time_limit, making_of(runs[0]))
         self.facts = self.environment.facts
         self.members = {lane: new_member(runs, lane) for lane in lanes}
         self.groups = make_groups(runs, lanes, self.facts.shape)
@@ -143,7 +144,7 @@ def new_member(runs: Sequence[Run], lane: int) -> Member:
     """Return a member before its first step."""
     number, slot = divmod(lane, len(runs[0].kinds))
     run = runs[number]
-    environment = Environment(run.env, run.time_limit)
+    environment = Environment(run.env, run.time_limit, making_of(run))
     buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
     kind = run.kinds[slot]
     member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer, lane)

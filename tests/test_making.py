@@ -1,0 +1,171 @@
+"""Arguments, limits of episodes and wrappers: what reaches the environment, in whatever process, and what is refused."""
+
+import dataclasses
+import json
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+
+import evolute
+from evolute import UserError
+from evolute.commands import cli
+from evolute.environments.gym import Environment, physics_fingerprint
+from evolute.environments.making import Making, modules_of
+from faults import differences
+
+SIZES = {
+    "actor_layers": (8,),
+    "critic_layers": (8,),
+    "batch_size": 16,
+    "learning_starts": 20,
+    "episodes": 1,
+    "final_episodes": 1,
+    "steps": 90,
+    "interval": 30,
+}
+# What the wrappers below saw.
+SEEN = []
+
+
+class Scaled(gymnasium.RewardWrapper):
+    """Pays a hundred times as much."""
+
+    def reward(self, reward):
+        return 100.0 * float(reward)
+
+
+class Shifted(gymnasium.RewardWrapper):
+    """Pays one more."""
+
+    def reward(self, reward):
+        return float(reward) + 1.0
+
+
+def scaled(env):
+    """A wrapper as a user writes it."""
+    return Scaled(env)
+
+
+def shifted(env):
+    """Another one."""
+    return Shifted(env)
+
+
+def no_environment(env):
+    """Return what is none."""
+    return "the environment"
+
+
+def paid(making):
+    environment = Environment("probe_envs:Limit-v0", making=making)
+    environment.reset(0)
+    reward = environment.step(np.zeros(1, np.float32)).reward
+    environment.close()
+    return reward
+
+
+def test_wrappers_lie_around_the_environment_in_their_order():
+    inner_first = Making(wrap=("test_making:scaled", "test_making:shifted"))
+    assert paid(inner_first) == 101.0
+    assert paid(Making(wrap=("test_making:shifted", "test_making:scaled"))) == 200.0
+
+
+@pytest.mark.parametrize("time_limit", [0.0, 30.0])
+def test_arguments_and_the_limit_of_episodes_reach_the_environment(time_limit):
+    making = Making({"reset_noise_scale": 0.0}, 7)
+    environment = Environment("Swimmer-v4", time_limit, making)
+    assert environment.facts.longest_episode == 7
+    assert not environment.reset(0).any()
+    steps = [environment.step(np.zeros(2, np.float32)) for _ in range(7)]
+    assert [step.truncated for step in steps] == [False] * 6 + [True]
+    environment.close()
+
+
+def test_the_fingerprint_knows_how_an_environment_is_made():
+    plain = physics_fingerprint("Hopper-v4")
+    assert plain == physics_fingerprint("Hopper-v4", making=Making())
+    for making in (Making({"reset_noise_scale": 0.05}), Making(max_episode_steps=3), Making(wrap=("test_making:scaled",))):
+        assert physics_fingerprint("Hopper-v4", making=making) != plain
+
+
+def test_a_run_keeps_them_over_workers_and_a_resume(tmp_path):
+    making = {"env_kwargs": {"reset_noise_scale": 0.02}, "max_episode_steps": 20, "wrap": ("test_making:scaled",)}
+    run = evolute.Run("Hopper-v4", mix={"adam": 2}, **SIZES, **making)
+    evolute.train(run, tmp_path / "one", note=lambda _: None)
+    rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    assert max(row["episode_length"] for row in rows) <= 20
+    assert min(row["fitness"] for row in rows) >= 100
+    evolute.train(dataclasses.replace(run, steps=60), tmp_path / "two", note=lambda _: None, workers=2)
+    evolute.resume(tmp_path / "two", steps=90, note=lambda _: None, allow_import=["test_making"])
+    assert differences(tmp_path / "two", tmp_path / "one") == []
+
+
+def test_the_command_line_takes_them_and_evaluates_with_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "Hopper-v4", "--env-kwargs", "reset_noise_scale=0.02", "--max-episode-steps", "5"]
+    sizes = ["--actor-layers", "8", "--critic-layers", "8", "--batch-size", "16", "--learning-starts", "20", "--steps", "60"]
+    more = ["--interval", "30", "--episodes", "1", "--final-episodes", "1", "--out", "run", "--wrap", "test_making:scaled"]
+    assert ended(*words, *sizes, *more) == 0
+    out = capsys.readouterr().out
+    assert "evolute evaluate run --allow-import test_making --steps 150000" in out
+    config = (tmp_path / "run" / "config.toml").read_text()
+    assert "max_episode_steps = 5" in config
+    assert "[env_kwargs]\nreset_noise_scale = 0.02" in config
+    assert ended("evaluate", "run", "--episodes", "3", "--allow-import", "test_making") == 0
+    said = capsys.readouterr().out
+    assert "over 3 completed episodes (15 steps)" in said
+    # A step pays about one, and a hundred times that with the wrapper.
+    assert float(said.split("return ")[1].split(" ")[0].replace(",", "")) > 100
+    # A file names the wrapper, so its module must be allowed.
+    assert ended("evaluate", "run", "--episodes", "3") == 2
+    assert "runs the code of the module 'test_making'; if you trust that module, add --allow-import" in capsys.readouterr().err
+
+
+def ended(*words):
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(words))
+    return end.value.code or 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"env_kwargs": {"not a name": 1}}, "whose names are those of arguments"),
+        ({"env_kwargs": {"max_episode_steps": 5}}, "and not id, max_episode_steps, disable_env_checker"),
+        ({"env_kwargs": {"model": object()}}, "plain values"),
+        ({"max_episode_steps": -1}, "max_episode_steps is -1"),
+        ({"wrap": ("scaled",)}, "paths of the form MODULE:FUNCTION"),
+        ({"wrap": ("a:b:c",)}, "paths of the form MODULE:FUNCTION"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(settings, said):
+    with pytest.raises(UserError) as mistake:
+        evolute.Run("InvertedPendulum-v4", **SIZES, **settings)
+    assert said in str(mistake.value)
+    assert str(mistake.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"env_kwargs": {"colour": "red"}}, "cannot be created"),
+        ({"wrap": ("no_such_module:f",)}, "wrap names 'no_such_module:f', which cannot be imported: No module named"),
+        ({"wrap": ("test_making:nobody",)}, "cannot be imported: module 'test_making' has no attribute 'nobody'"),
+        ({"wrap": ("test_making:no_environment",)}, "which returned 'the environment'; it must return a gymnasium.Env"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_cannot_be_made_is_said_before_anything_is_written(tmp_path, settings, said, workers):
+    run = evolute.Run("InvertedPendulum-v4", mix={"adam": 2}, **SIZES, **settings)
+    with pytest.raises(UserError) as mistake:
+        evolute.train(run, tmp_path / "run", workers=workers)
+    assert said in str(mistake.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_modules_are_those_of_the_environment_and_of_its_wrappers():
+    assert modules_of("HalfCheetah-v4") == []
+    assert modules_of("a.b:E-v0", ("c:f", "a.b:g", "gymnasium.wrappers:FlattenObservation")) == ["a.b", "c"]
+    assert "test_making" in sys.modules

@@ -237,7 +237,8 @@ def test_every_network_is_looked_at(part):
 def test_losses_that_are_not_finite_in_more_than_half_of_the_updates_are_divergence(losses, out):
     sums = jax.tree.map(float, no_sums())
     # Two critics' losses each, and an actor's: fifty in all.
-    sums = sums._replace(updates=20.0 - losses // 2.5, actor_updates=50.0 - losses - 2 * (20.0 - losses // 2.5))
+    critic_updates = 2 * (20.0 - losses // 2.5)
+    sums = sums._replace(critic_updates=critic_updates, actor_updates=50.0 - losses - critic_updates)
     found = divergence([], sums._replace(critic_contained=sums.critic_contained._replace(losses=losses)))
     assert found == (f"the losses of {losses:.0f} of its 50 updates of a network were not finite" if out else None)
 

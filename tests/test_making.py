@@ -18,11 +18,11 @@ from faults import differences
 SIZES = {
     "actor_layers": (8,),
     "critic_layers": (8,),
-    "batch_size": 16,
+    "batch_size": 32,
     "learning_starts": 20,
     "episodes": 1,
     "final_episodes": 1,
-    "steps": 90,
+    "steps": 120,
     "interval": 30,
 }
 # What the wrappers below saw.
@@ -98,7 +98,7 @@ def test_a_run_keeps_them_over_workers_and_a_resume(tmp_path):
     assert max(row["episode_length"] for row in rows) <= 20
     assert min(row["fitness"] for row in rows) >= 100
     evolute.train(dataclasses.replace(run, steps=60), tmp_path / "two", note=lambda _: None, workers=2)
-    evolute.resume(tmp_path / "two", steps=90, note=lambda _: None, allow_import=["test_making"])
+    evolute.resume(tmp_path / "two", steps=120, note=lambda _: None, allow_import=["test_making"])
     assert differences(tmp_path / "two", tmp_path / "one") == []
 
 

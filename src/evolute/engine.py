@@ -16,7 +16,7 @@ from evolute.runs import cautions, changes, rows
 from evolute.runs.folder import CONFIG_FILE, RunFolder, check_outs
 from evolute.runs.writing import save_checkpoint, save_replay, write
 from evolute.state import Note, Observer, Progress, Result, State, new_profile
-from evolute.training import processes, worker
+from evolute.training import needs, processes, worker
 from evolute.training.randomness import POPULATION, Purpose, stream
 from evolute.training.worker import Orders, Trained, Worker
 
@@ -80,7 +80,7 @@ def train_seeds(
     paths = [] if outs is None else [path.absolute() for path in check_outs(outs, len(seeds))]
     runs = [replace(run, seed=seed) for seed in seeds]
     with contextlib.ExitStack() as stack:
-        states, crew = start(runs, workers, note, kept=bool(paths))
+        states, crew = start(runs, workers, note, paths)
         stack.callback(close, crew)
         notes = cautions.at_start(run, states[0].facts)
         folders = [stack.enter_context(RunFolder.create(path, one, notes)) for path, one in zip(paths, runs, strict=bool(paths))]
@@ -130,7 +130,7 @@ def go_on(
 
 
 def start(
-    runs: Sequence[Run], workers: int = 1, note: Note = warnings.warn, kept: bool = False
+    runs: Sequence[Run], workers: int = 1, note: Note = warnings.warn, folders: Sequence[Path] = ()
 ) -> tuple[list[State], list[Worker]]:
     """Return populations before their first step, and their crew, the workers that train them.
 
@@ -138,9 +138,17 @@ def start(
         runs: they differ by their seed alone.
         workers: how many processes train; 1 for this one.
         note: is told where a process was lost and replaced.
-        kept: whether the runs are checkpointed, so that what a lost process had can be restored.
+        folders: of the runs, where there are any: only what is checkpointed of a lost process can be restored.
+
+    Raises:
+        UserError: the environment cannot be made, or the runs take more than this machine has.
     """
-    crew = processes.start(runs, workers, note, kept)
+    crew = processes.start(runs, workers, note, kept=bool(folders))
+    try:
+        needs.check(runs[0], needs.needs(runs[0], len(runs), crew[0].facts.shape, len(crew)), folders)
+    except UserError:
+        close(crew)
+        raise
     states = []
     for number, run in enumerate(runs):
         members = [new_profile(run, slot, kind) for slot, kind in enumerate(run.kinds)]

@@ -179,7 +179,7 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
     from evolute.environments.making import making_of, modules_of
     from evolute.runs import naming
     from evolute.runs.folder import refuse_existing
-    from evolute.training import placement
+    from evolute.training import needs, placement
 
     for path in [] if out is None else outs_of(out, seeds):
         refuse_existing(path)
@@ -187,15 +187,19 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
     # An environment may change the working folder. What is printed stays as it was typed.
     here = Path.cwd()
     # A mistake in what the run names, or a missing device, is reported before anything is announced.
-    Environment(run.env, run.time_limit, making_of(run)).close()
+    probe = Environment(run.env, run.time_limit, making_of(run))
+    probe.close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
+    need = needs.needs(run, len(seeds), probe.shape, workers)
+    needs.check(run, need, [here / (default if out is None else out)])
     with naming.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
         folders = outs_of(own, seeds)
         shown = own.relative_to(here) if own.is_relative_to(here) else own
         if watcher is not None:
             members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
             what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
-            watcher.say(f"Training {what} on {run.env}; records go to {out or shown}")
+            takes = f"{needs.size(need.memory)} of memory and {needs.size(need.disk)} of disk"
+            watcher.say(f"Training {what} on {run.env}; records go to {out or shown}; takes up to {takes}")
 
         def train(observer: "Observer") -> list["Result"]:
             return engine.train_seeds(run, seeds, folders, observer, noting("note", watcher), workers)

@@ -93,7 +93,7 @@ def trained(tmp_path_factory):
 def test_a_run_trains_and_tells_what_comes_next(trained):
     folder, done = trained
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Training 2 members on InvertedPendulum-v4; records go to run\n")
+    assert done.stdout.startswith("Training 2 members on InvertedPendulum-v4; records go to run; takes up to ")
     for part in (
         "steps=200 member=1 kind=kfac",
         "600 of 600 steps",

@@ -55,7 +55,7 @@ _POINTERS = {
     _EVALUATE: "eval-freq eval-frequency eval-interval evaluation-interval evaluate-every",
     "use --episodes 5": "eval-episodes n-eval-episodes num-eval-episodes num-test-episodes evaluation-duration n-episodes",
     _DEVICE: "device cuda gpu num-gpus cpu use-cuda no-cuda gpu-id platform",
-    _THREADS: "num-threads threads n-jobs torch-num-threads num-cpus workers",
+    _THREADS: "num-threads threads n-jobs torch-num-threads num-cpus",
     "use --seed 0, or --seeds 0 1 2 for several": "random-seed n-seeds num-seeds rng-seed",
     "use --out PATH": "log-dir logdir log-folder output output-dir save-dir save-path results-dir storage-path exp-name "
     "experiment-name name run-name data-dir f o",

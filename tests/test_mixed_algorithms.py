@@ -8,7 +8,7 @@ import pytest
 
 import evolute
 import oracles
-from evolute import engine, kinds
+from evolute import kinds
 from evolute.commands.cli import main
 from evolute.evolution.base import Exploit
 from evolute.policy import Policy
@@ -98,30 +98,30 @@ def test_populations_side_by_side_are_each_what_they_are_alone(folder, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def state():
+def stepped():
     """A population after an interval, with a member of each algorithm."""
-    [state] = engine.start([RUN])
-    engine.rollout_and_learn([state], lambda _: None)
-    state.interval = 1
-    yield state
-    engine.close(state)
+    stepped = Stepped(RUN)
+    stepped.roll_out()
+    stepped.state.interval = 1
+    yield stepped
+    stepped.close()
 
 
 @pytest.mark.parametrize("child", range(4))
 @pytest.mark.parametrize("parent", range(4))
-def test_an_exploit_of_every_kind_of_pair(state, child, parent):
-    own, other = state.members[child], state.members[parent]
+def test_an_exploit_of_every_kind_of_pair(stepped, child, parent):
+    own, other = stepped.members[child], stepped.members[parent]
     if child == parent:
         return
-    before = [state.group_of(member).take(member.lane) for member in (own, other)]
-    exploit = Exploit(own.standing, other.standing, own.hyperparameters)
-    engine.copy_member(state, exploit)
-    after, parents = (state.group_of(member).take(member.lane) for member in (own, other))
+    before = [stepped.learner(child), stepped.learner(parent)]
+    profiles = stepped.state.members
+    stepped.copy(Exploit(profiles[child].standing, profiles[parent].standing, own.hyperparameters))
+    after, parents = stepped.learner(child), stepped.learner(parent)
     assert oracles.same(parents, before[1])
-    assert own.parent == parent
+    assert profiles[child].parent == parent
     assert own.needs_burn_in
     assert np.array_equal(own.replay.transitions(), other.replay.transitions())
-    algorithm = state.group_of(own)._programs.algorithm
+    algorithm = stepped.group_of(child)._programs.algorithm
     bare = algorithm.strip(after)
     assert oracles.same(after, jax.tree.map(np.asarray, algorithm.reset(bare)))  # optimizer states are new
     assert oracles.same(bare.critics[0], parents.critics[0])
@@ -134,8 +134,7 @@ def test_an_exploit_of_every_kind_of_pair(state, child, parent):
     if (own.kind, other.kind) == ("adam", "ddpg:adam"):
         assert oracles.same(after.critics[1], fresh.critics[1])
     # And it goes on.
-    crews = [(state.group_of(own), [own])]
     own.begin_interval(lambda purpose: generator(0, child, 9, purpose))
-    state.group_of(own).begin_interval([own.hyperparameters])
-    engine.host.learn(*crews[0])
-    assert all(np.isfinite(x).all() for x in oracles.leaves(state.group_of(own).take(own.lane)))
+    stepped.group_of(child).begin_interval([own.hyperparameters])
+    rollout.learn(stepped.group_of(child), [own])
+    assert all(np.isfinite(x).all() for x in oracles.leaves(stepped.learner(child)))

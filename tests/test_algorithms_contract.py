@@ -45,7 +45,7 @@ def subject(kind: str) -> Subject:
     parts = kinds.of(kind)
     used = {name: own for name, own in OPTIONS.items() if name in parts}
     layers = {"actor_layers": (6, 5), "critic_layers": (5, 4)}
-    delay = {"policy_delay": 1} if parts.algorithm == "td3" else {}
+    delay = {"policy_delay": 1} if "policy_delay" in presets.ALGORITHMS[parts.algorithm] else {}
     run = Run("Hopper-v4", mix={kind: 1}, optimizers=used, **layers, **delay)
     algorithm = algorithms.build(run, kind, OBS, ACT)
     traces: list[None] = []

@@ -39,6 +39,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "kfac_empirical": ("kfac_empirical", EVERY_OTHER),
 }
 CURVATURE = [kind for kind, (name, _) in KINDS.items() if optimizers.has_damping(name)]
+# Names say what else holds: a moving average of the curvature, a norm constraint that shortens every step here.
 AVERAGING = [kind for kind in CURVATURE if "kfac" in kind or "averaged" in kind]
 CLIPPED = [kind for kind in KINDS if "clipped" in kind]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -47,6 +48,8 @@ SIZES = (5, 4, 3, 1)
 MEMBERS = 3
 # Of the parameters that are updated: their changes are not rounded away, and a weight decay shows.
 SMALL = 2.0**-7
+# Curvature of the squared gradients: quadratic in the loss, where that of the Gauss-Newton matrix is linear.
+QUADRATIC = ["kfac_empirical"]
 # Kinds whose step depends on the parameters themselves.
 DECAYING = ["adamw"]
 
@@ -309,8 +312,7 @@ def test_a_broken_member_leaves_the_others_bit_identical(kind, what):
 @pytest.mark.parametrize("kind", CURVATURE)
 def test_a_loss_in_other_units_gives_the_same_step(kind):
     subject_, one, factor = subject(kind), problem(), 16.0
-    # The Gauss-Newton matrix is linear in the loss, the empirical Fisher matrix quadratic.
-    curvature_factor = factor**2 if kind == "kfac_empirical" else factor
+    curvature_factor = factor**2 if kind in QUADRATIC else factor
     tape = one.tape
     other = Problem(
         gradients=jax.tree.map(lambda g: factor * g, one.gradients),
@@ -328,6 +330,28 @@ def test_a_loss_in_other_units_gives_the_same_step(kind):
     expected = jax.tree.map(lambda u: u * factor / curvature_factor, plain)
     largest = max(np.abs(leaf).max() for leaf in oracles.leaves(expected))
     oracles.assert_close(scaled, expected, rtol=1e-3, atol=1e-4 * largest)
+
+
+@every_kind
+def test_rows_without_weight_change_nothing(kind):
+    subject_, one = subject(kind), problem()
+    tape = one.tape
+
+    def padded(rows: jax.Array) -> jax.Array:  # [..., B, n] with absurd rows after the batch
+        return jnp.concatenate([rows, jnp.full((*rows.shape[:-2], 4, rows.shape[-1]), 30.0)], axis=-2)
+
+    more = tape._replace(
+        inputs=tuple(map(padded, tape.inputs)),
+        gradients=tuple(map(padded, tape.gradients)),
+        sensitivities=tuple(map(padded, tape.sensitivities)),
+        weights=jnp.concatenate([tape.weights, jnp.zeros(4)]),
+    )
+    state = subject_.optimizer.init(one.parameters)
+    plain, *rest = subject_.update(state, one, jnp.int32(0))
+    other, *others = subject_.update(state, one._replace(tape=more), jnp.int32(0))
+    largest = max(np.abs(leaf).max() for leaf in oracles.leaves(plain))
+    oracles.assert_close(other, plain, rtol=1e-3, atol=1e-4 * largest)
+    oracles.assert_close(others, rest, rtol=1e-3, atol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------- a kind of one's own

@@ -325,7 +325,9 @@ def test_whatever_the_strategy_parents_are_sound_children_differ_and_bounds_hold
             assert type(exploit.hyperparameters.batch_size) is int
         if broken < 1.0 and any(not math.isfinite(m.fitness) for m in members) and parents:
             assert {m.slot for m in members if not math.isfinite(m.fitness)} <= set(children)
-        assert strategy.sound(json.loads(json.dumps(memory)))
+        read = json.loads(json.dumps(memory))
+        assert read == memory
+        assert strategy.sound(read)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -75,5 +75,5 @@ def test_choices_are_shown_where_a_value_belongs(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     out = capsys.readouterr().out
-    assert "--strategy {pbt,pb2}" in out
+    assert f"--strategy {{{','.join(options.Setting.of(Run.__dataclass_fields__['strategy']).rule.choices)}}}" in out
     assert re.search(r"usage: evolute train .*\bENV$", out, re.MULTILINE)

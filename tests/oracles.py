@@ -12,7 +12,7 @@ import numpy as np
 from evolute import networks
 from evolute.algorithms import actor_critic
 from evolute.algorithms.base import Batch
-from evolute.hyperparameters import Hyperparameters
+from evolute.hyperparameters import SETTINGS, Hyperparameters
 from evolute.networks import MLP, Layer
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
 
@@ -67,9 +67,10 @@ def random_weights(rng: np.random.Generator, size: int) -> jax.Array:
 
 
 def hyperparameters(**changes: float) -> Hyperparameters:
-    """Hyperparameters with which all terms of an update are of some size."""
+    """Hyperparameters with which all terms of an update are of some size; one that is not named here is its setting's example."""
     return Hyperparameters(
         **{
+            **{name: float(own.example) for name, own in SETTINGS.items()},
             "batch_size": 16,
             "actor_learning_rate": 0.02,
             "critic_learning_rate": 0.03,

@@ -9,6 +9,7 @@ import pytest
 from evolute.commands import cli, flags
 from evolute.commands.foreign import POINTERS
 from evolute.config import Run
+from evolute.optimizers import CURVATURE_KINDS
 from evolute.toml import to_toml
 
 TRAIN = ("train", "probe_envs:Limit-v0")
@@ -31,6 +32,7 @@ def refused(capsys, *words) -> str:
     return err
 
 
+KINDS = "choose from " + ", ".join(CURVATURE_KINDS)
 MISTAKES = [
     (("train",), ["no environment is given", "such as: evolute train HalfCheetah-v4"]),
     (("train", "HalfCheeta-v4"), ["unknown environment 'HalfCheeta-v4'", "did you mean 'HalfCheetah-v4'?"]),
@@ -39,7 +41,7 @@ MISTAKES = [
     (("train", "probe_envs:Broken-v0"), ["cannot be created", "'the licence of the simulator has expired.'"]),
     (("train", "probe_envs:Image-v0"), ["which holds images"]),
     (("train", "no_such_module:Env-v0"), ["cannot be created", "No module named 'no_such_module'"]),
-    ((*TRAIN, "--mix", "adamm=1"), ["unknown optimizer 'adamm'", "did you mean 'adam'?", "choose from diag_ggn, kfac"]),
+    ((*TRAIN, "--mix", "adamm=1"), ["unknown optimizer 'adamm'", "did you mean 'adam'?", KINDS]),
     ((*TRAIN, "--mix", "adam=x"), ["mix.adam is 'x'", "whole number", "adam=1"]),
     ((*TRAIN, "--mix", "adam"), ["--mix has 'adam'", "must be NAME=VALUE", "adam=1"]),
     ((*TRAIN, "--mix", "adam="), ["--mix has 'adam='", "must be NAME=VALUE"]),

@@ -5,6 +5,7 @@ import pytest
 from evolute import toml
 from evolute.config import Run
 from evolute.errors import UserError, closest
+from evolute.optimizers import CURVATURE_KINDS
 
 K = {"mix": {"kfac": 1}}
 TWO = {"mix": {"kfac": 2}}
@@ -26,7 +27,7 @@ MISTAKES = [
     ({"mix": {"adam": "x"}}, "mix.adam is 'x'", "whole number", "such as adam=1"),
     ({"mix": {"adam": 1.5}}, "mix.adam is 1.5", "whole number", "such as adam=1"),
     ({"mix": "adam"}, "mix is 'adam'", "a table of names and values", "such as adam=1"),
-    ({"mix": {"adamm": 1}}, "'adamm'", "unknown optimizer", "did you mean 'adam'?); choose from diag_ggn, kfac"),
+    ({"mix": {"adamm": 1}}, "'adamm'", "unknown optimizer", "did you mean 'adam'?); choose from " + ", ".join(CURVATURE_KINDS)),
     ({"mix": {"adam/kfca": 1}}, "'kfca'", "unknown optimizer", "did you mean 'kfac'?"),
     *[
         ({"mix": {kind: 1}}, f"the kind {kind!r}", "must be OPTIMIZER or ACTOR/CRITIC", "such as kfac or adam/kfac")

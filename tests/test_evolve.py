@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracles
 from evolute import evolution
 from evolute.config import Run
 from evolute.evolution import pbt
@@ -16,7 +17,7 @@ from evolute.evolution.base import Standing, Streams, ranked
 from evolute.evolution.pbt import replaced_count, select
 from evolute.hyperparameters import Hyperparameters
 
-HYPER = Hyperparameters(256, 1e-3, 2e-3, 0.1, 0.2, 0.99, 0.005, 0.2, 0.5, 0.1, 3e-4)
+HYPER = oracles.hyperparameters(batch_size=256, actor_learning_rate=1e-3, critic_learning_rate=2e-3)
 # Bounds that no factor below reaches in one mutation, also where a setting's own rule is narrower.
 WIDE = {name: (1e-9, 1e9) for name in Hyperparameters._fields if name != "batch_size"} | {"batch_size": (1, 100_000)}
 
@@ -282,14 +283,19 @@ def test_members_that_are_not_replaced_are_left_alone():
 STRATEGIES = ("pbt", "pb2", "mfpbt")
 
 
-def rounds(name, count, fitness, seed=0):
-    """Evolve a mixed population so many times; yields the members, the exploits and the memory of each."""
+def rounds(name, count, fitness, seed=0, own=0):
+    """Evolve a mixed population so many times; yields the members, the exploits and the memory of each.
+
+    Children draw from streams of `own`, everybody else from those of `seed`.
+    """
     run = Run("Hopper-v4", mix={"kfac": 4, "adam": 4}, strategy=name, frequencies=(1, 2))
     strategy, rng = evolution.build(run), np.random.default_rng(seed)
     hyper, memory = [run.initial_hyperparameters(kind) for kind in run.kinds], strategy.init()
     for number in range(count):
         members = [Standing(s, kind, fitness(rng, s), hyper[s]) for s, kind in enumerate(run.kinds)]
-        streams = Streams(np.random.default_rng([seed, number]), [np.random.default_rng([seed, number, s]) for s in range(8)])
+        streams = Streams(
+            np.random.default_rng([seed, number]), [np.random.default_rng([seed, number, own, s]) for s in range(8)]
+        )
         memory, exploits = strategy.evolve(memory, members, streams)
         for exploit in exploits:
             hyper[exploit.child.slot] = exploit.hyperparameters
@@ -319,7 +325,28 @@ def test_whatever_the_strategy_parents_are_sound_children_differ_and_bounds_hold
             assert type(exploit.hyperparameters.batch_size) is int
         if broken < 1.0 and any(not math.isfinite(m.fitness) for m in members) and parents:
             assert {m.slot for m in members if not math.isfinite(m.fitness)} <= set(children)
-        assert strategy.sound(json.loads(json.dumps(memory)))
+        read = json.loads(json.dumps(memory))
+        assert read == memory
+        assert strategy.sound(read)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_whatever_the_strategy_what_is_not_its_memory_is_refused_and_raises_nothing(name):
+    *_, (_, _, _, memory, strategy) = rounds(name, 3, lambda rng, slot: float(rng.normal()))
+    strange = [None, True, 3, math.nan, "text", [], [memory], {**memory, "no such": 1}]
+    for key in memory:
+        strange.append({other: value for other, value in memory.items() if other != key})
+        strange += [{**memory, key: value} for value in (None, "text", math.nan, [["text"]], {"no such": ["text"]})]
+    assert strategy.sound(memory)
+    assert [one for one in strange if strategy.sound(one)] == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_whatever_the_strategy_the_childrens_streams_decide_their_hyperparameters_and_not_who_copies_whom(name):
+    decided = [[exploits for _, _, exploits, _, _ in rounds(name, 4, lambda rng, slot: float(slot), own=n)] for n in range(2)]
+    pairs = [[(e.child.slot, e.parent.slot) for exploits in one for e in exploits] for one in decided]
+    assert pairs[0] == pairs[1] != []
+    assert decided[0][0] != decided[1][0]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

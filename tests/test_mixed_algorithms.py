@@ -13,8 +13,10 @@ from evolute.commands.cli import main
 from evolute.evolution.base import Exploit
 from evolute.policy import Policy
 from evolute.runs import forms
+from evolute.training import rollout
 from evolute.training.randomness import Purpose, generator
 from faults import differences
+from stepped import Stepped
 
 TINY = {"actor_layers": (12, 8), "critic_layers": (10, 8), "episodes": 1, "final_episodes": 2, "batch_size": 24}
 MIX = {"adam": 1, "ddpg:adam": 1, "sac:adam": 1, "sac:diag_ggn": 1}

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import evolute
 import oracles
-from evolute import engine, optimizers, options
+from evolute import optimizers
 from evolute.algorithms import actor_critic
 from evolute.algorithms.base import Batch
-from evolute.errors import UserError
 from evolute.networks import MLP
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
 
@@ -39,6 +37,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "kfac_empirical": ("kfac_empirical", EVERY_OTHER),
 }
 CURVATURE = [kind for kind, (name, _) in KINDS.items() if optimizers.has_damping(name)]
+# Names say what else holds: a moving average of the curvature, a norm constraint that shortens every step here.
 AVERAGING = [kind for kind in CURVATURE if "kfac" in kind or "averaged" in kind]
 CLIPPED = [kind for kind in KINDS if "clipped" in kind]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -47,6 +46,8 @@ SIZES = (5, 4, 3, 1)
 MEMBERS = 3
 # Of the parameters that are updated: their changes are not rounded away, and a weight decay shows.
 SMALL = 2.0**-7
+# Optimizers whose curvature is of squared gradients: quadratic in the loss, where that of the Gauss-Newton matrix is linear.
+QUADRATIC = ["kfac_empirical"]
 # Kinds whose step depends on the parameters themselves.
 DECAYING = ["adamw"]
 
@@ -272,11 +273,12 @@ def test_whatever_overflows_on_the_way_stays_finite_in_the_end(kind, scale):
 @pytest.mark.parametrize("kind", AVERAGING)
 def test_a_moving_average_does_not_overflow_although_no_batch_does(kind):
     subject_, one = subject(kind), problem()
-    inputs, sensitivities = (jax.tree.map(jnp.zeros_like, part) for part in (one.tape.inputs, one.tape.sensitivities))
+    inputs, gradients, sensitivities = (jax.tree.map(jnp.zeros_like, part) for part in one.tape[:3])
     # One entry of the first layer's statistics is 1e38, and all others are of size one at most.
     inputs = (inputs[0].at[:, 0].set(1e19), *inputs[1:])
+    gradients = (gradients[0].at[:, 0].set(1.0), *gradients[1:])
     sensitivities = (sensitivities[0].at[:, :, 0].set(1.0), *sensitivities[1:])
-    one = one._replace(tape=one.tape._replace(inputs=inputs, sensitivities=sensitivities))
+    one = one._replace(tape=one.tape._replace(inputs=inputs, gradients=gradients, sensitivities=sensitivities))
     state, lost = subject_.optimizer.init(one.parameters), []
     for step in range(8):
         _, state, contained = subject_.update(state, one, jnp.int32(step))
@@ -309,8 +311,7 @@ def test_a_broken_member_leaves_the_others_bit_identical(kind, what):
 @pytest.mark.parametrize("kind", CURVATURE)
 def test_a_loss_in_other_units_gives_the_same_step(kind):
     subject_, one, factor = subject(kind), problem(), 16.0
-    # The Gauss-Newton matrix is linear in the loss, the empirical Fisher matrix quadratic.
-    curvature_factor = factor**2 if kind == "kfac_empirical" else factor
+    curvature_factor = factor**2 if KINDS[kind][0] in QUADRATIC else factor
     tape = one.tape
     other = Problem(
         gradients=jax.tree.map(lambda g: factor * g, one.gradients),
@@ -330,64 +331,23 @@ def test_a_loss_in_other_units_gives_the_same_step(kind):
     oracles.assert_close(scaled, expected, rtol=1e-3, atol=1e-4 * largest)
 
 
-# -------------------------------------------------------------------------------------------------- a kind of one's own
+@every_kind
+def test_rows_without_weight_change_nothing(kind):
+    subject_, one = subject(kind), problem()
+    tape = one.tape
 
+    def padded(rows: jax.Array) -> jax.Array:  # [..., B, n] with absurd rows after the batch
+        return jnp.concatenate([rows, jnp.full((*rows.shape[:-2], 4, rows.shape[-1]), 30.0)], axis=-2)
 
-class Counted(NamedTuple):
-    """How often `update` was called, and how often at step 0 and learning rate zero: a burn-in."""
-
-    calls: jax.Array
-    burn_ins: jax.Array
-
-
-@options.declared
-class PlainOptions:
-    """No damping, no burn-in, no tape: as little as an optimizer may have."""
-
-    learning_rate: float = options.setting("Step size.", options.positive(), "0.1")
-    gain: float = options.setting("Factor of the gradient.", options.positive(), "2", default=1.0)
-
-
-def plain_kind(actor_batches: int, critic_batches: int) -> optimizers.CurvatureKind:
-    """Gradient descent that wants as many batches as it is told before its first step; the critics' learning rate is 0.5."""
-
-    def factory(own: PlainOptions) -> Optimizer:
-        def init(parameters: MLP) -> Counted:
-            return Counted(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
-
-        def update(gradients, state, parameters, rates, tape, step):
-            new = jax.tree.map(lambda p, g: p - own.gain * rates.learning_rate * g, parameters, gradients)
-            still = jnp.int32((step == 0) & (rates.learning_rate == 0))
-            return new, Counted(state.calls + 1, state.burn_ins + still), optimizers.nothing_contained()
-
-        return Optimizer(init, update, burn_in=critic_batches if own.learning_rate == 0.5 else actor_batches)
-
-    return optimizers.CurvatureKind(factory, PlainOptions, {"actor": {"learning_rate": 0.1}, "critic": {"learning_rate": 0.5}})
-
-
-@pytest.mark.parametrize(("actor_batches", "critic_batches"), [(0, 0), (3, 3), (2, 5), (4, 0)])
-def test_a_kind_without_damping_trains_and_gathers_as_many_batches_as_it_asks_for(monkeypatch, actor_batches, critic_batches):
-    monkeypatch.setitem(optimizers.CURVATURE_KINDS, "plain", plain_kind(actor_batches, critic_batches))
-    assert not optimizers.has_damping("plain")
-    sizes = {"steps": 60, "interval": 30, "learning_starts": 20, "batch_size": 32, "policy_delay": 2}
-    run = evolute.Run(
-        "probe_envs:Limit-v0", mix={"plain": 2}, actor_layers=[4], critic_layers=[4], episodes=1, final_episodes=1, **sizes
+    more = tape._replace(
+        inputs=tuple(map(padded, tape.inputs)),
+        gradients=tuple(map(padded, tape.gradients)),
+        sensitivities=tuple(map(padded, tape.sensitivities)),
+        weights=jnp.concatenate([tape.weights, jnp.zeros(4)]),
     )
-    assert set(run.perturbed("plain")) == {"batch_size", "actor_learning_rate", "critic_learning_rate"}
-    [state], [host] = engine.start([run])
-    try:
-        engine.go_on([state], [host], [None], None)
-        for member in host.members.values():
-            learner = host.group_of(member.lane).take(member.lane)
-            assert member.gradient_steps == 40
-            assert learner.actor_state == Counted(20 + actor_batches, actor_batches)
-            assert learner.critic_states == (Counted(40 + critic_batches, critic_batches),) * 2
-    finally:
-        engine.close([host])
-
-
-def test_a_kinds_own_options_are_checked_like_all_others(monkeypatch):
-    monkeypatch.setitem(optimizers.CURVATURE_KINDS, "plain", plain_kind(0, 0))
-    for wrong, said in {"gain": "a finite positive number, such as 2", "gian": "did you mean 'gain'"}.items():
-        with pytest.raises(UserError, match=said):
-            optimizers.resolve_options("plain", "actor", {wrong: -1.0}, 1e-3)
+    state = subject_.optimizer.init(one.parameters)
+    plain, *rest = subject_.update(state, one, jnp.int32(0))
+    other, *others = subject_.update(state, one._replace(tape=more), jnp.int32(0))
+    largest = max(np.abs(leaf).max() for leaf in oracles.leaves(plain))
+    oracles.assert_close(other, plain, rtol=1e-3, atol=1e-4 * largest)
+    oracles.assert_close(others, rest, rtol=1e-3, atol=1e-4)

@@ -38,8 +38,8 @@ def declared() -> dict[str, tuple[Any, Setting]]:
 
 
 DECLARED = declared()
-# The only numbers that may be infinite: infinity is no limit.
-UNLIMITED = {"KFACOptions.clip", "DiagGGNOptions.clip"}
+# Numbers that may be infinite say so in their rule: infinity is no limit.
+UNLIMITED = {name for name, (_, own) in DECLARED.items() if "or inf" in own.rule.words}
 
 
 def accepts(name: str, value: Any) -> bool:
@@ -60,6 +60,7 @@ def test_every_setting_declares_help_rule_and_an_example_that_keeps_it(name):
     hint, own = DECLARED[name]
     assert own.help.endswith(".")
     assert own.rule.words
+    assert [one for one in own.rule.choices if one not in own.help] == []
     if typing.get_origin(hint) is not None:  # a list or a table: the command line's own parser reads the example
         return
     assert accepts(name, flags.value_of(own.example))

@@ -63,7 +63,8 @@ def noise_of(size: int, seed: int = 9) -> jax.Array:
 @pytest.mark.parametrize(("library", "learning_rate"), [("sb3", 1e-3), ("cleanrl", 3e-4)])
 def test_ten_updates_equal_those_of_a_public_library(library, learning_rate):
     arrays = oracles.golden(f"td3_{library}.npz")
-    hyper = oracles.on_device(Hyperparameters(32, learning_rate, learning_rate, 0, 0, 0.99, 0.005, 0.2, 0.5, 0.1))
+    rates = dict.fromkeys(("actor_learning_rate", "critic_learning_rate"), learning_rate)
+    hyper = oracles.on_device(oracles.hyperparameters(**rates, discount=0.99, tau=0.005, target_noise=0.2, target_noise_clip=0.5))
 
     def at(prefix: str) -> dict:
         actor, target_actor = (oracles.golden_mlp(arrays, f"{prefix}/{name}") for name in ("actor", "target_actor"))

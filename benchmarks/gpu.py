@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--small", action="store_true", help="tiny networks and few steps")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    from evolute.commands.cli import remember_compiled_programs
+    from evolute.commands.compile_cache import remember_compiled_programs
 
     remember_compiled_programs()
     began = time.perf_counter()

@@ -42,7 +42,7 @@ def test_the_ten_that_people_use_most_come_first_and_then_the_sections_of_a_run(
     found = boxes(capsys)
     assert list(found) == [
         *("positional arguments", "options", "most used options", "algorithm options", "population-based training options"),
-        *("evaluation options", "fault options", "execution options", "file and output options"),
+        *("evaluation options", "environment options", "fault options", "execution options", "file and output options"),
     ]
     assert len(found["most used options"]) == 10
     assert found["most used options"][:2] == ["mix", "steps"]

@@ -7,6 +7,7 @@ import pytest
 from evolute import Run, UserError, kinds, overlay, toml
 from evolute.commands import flags
 from evolute.evolution import space_of
+from evolute.presets import ALGORITHMS
 from evolute.runs.naming import default_folder
 
 MIXED = {"td3:adam": 1, "sac:adam": 2, "sac:adam/kfac": 1, "ddpg:kfac": 1}
@@ -34,7 +35,7 @@ def test_td3_in_front_of_a_kind_is_the_same_kind():
 
 
 MISTAKES = [
-    ({"mix": {"sca:adam": 1}}, "'sca:adam'", "no algorithm (did you mean 'sac'?)", "choose from td3, ddpg, sac"),
+    ({"mix": {"sca:adam": 1}}, "'sca:adam'", "no algorithm (did you mean 'sac'?)", "choose from " + ", ".join(ALGORITHMS)),
     ({"mix": {":adam": 1}}, "':adam'", "'' is no algorithm", "choose from"),
     ({"mix": {"sac:": 1}}, "'sac:'", "must be OPTIMIZER or ACTOR/CRITIC", "such as"),
     ({"mix": {"sac:kfca": 1}}, "'kfca'", "unknown optimizer", "did you mean 'kfac'"),

@@ -182,7 +182,7 @@ def test_compiled_programs_are_kept_where_there_is_no_home(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("path", ["runs/a b", "it's", "$HOME", "-run", "tab\there", "bytes\udc80", "Ünï"])
 def test_commands_survive_a_shell(path):
-    typed = hints.command("show", Path(path), "my_module")
+    typed = hints.command("show", Path(path), ["my_module"])
     said = subprocess.run(["bash", "-c", f"printf '%s\\0' {typed}"], capture_output=True, check=True).stdout
     folder = f"./{path}" if path.startswith("-") else path
     assert said.split(b"\0")[:-1] == [b"evolute", b"show", os.fsencode(folder), b"--allow-import", b"my_module"]

@@ -112,7 +112,7 @@ def checked(words: list[str]) -> None:
         return
     parsed = flags.parse(flags.flags_of(name), name, rest)
     if name == "train":
-        cli._asked_for(dataclasses.replace(parsed, allow_import="my_package"))
+        cli._asked_for(dataclasses.replace(parsed, allow_import=("my_package",)))
 
 
 def executed(words: list[str]) -> None:

@@ -137,6 +137,7 @@ def ended(*words):
         ({"env_kwargs": {"model": object()}}, "plain values"),
         ({"max_episode_steps": -1}, "max_episode_steps is -1"),
         ({"wrap": ("scaled",)}, "paths of the form MODULE:FUNCTION"),
+        ({"wrap": (None,)}, "paths of the form MODULE:FUNCTION"),
         ({"wrap": ("a:b:c",)}, "paths of the form MODULE:FUNCTION"),
     ],
 )

@@ -64,7 +64,9 @@ _KWARGS = Rule(
     f"a table of plain values whose names are those of arguments, and not {', '.join(RESERVED)}",
 )
 _WRAPPERS = Rule(
-    lambda x: len(x) <= limits.ENTRIES and all(re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path) for path in x),
+    lambda x: (
+        len(x) <= limits.ENTRIES and all(type(path) is str and re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path) for path in x)
+    ),
     "paths of the form MODULE:FUNCTION",
 )
 _NAMES = Rule(lambda x: len(x) <= limits.ENTRIES and all(type(name) is str for name in x), f"at most {limits.ENTRIES} names")

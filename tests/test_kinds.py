@@ -18,6 +18,11 @@ def again(run: Run) -> Run:
     return Run(**toml.parse(toml.to_toml(run), "itself"))
 
 
+def test_a_prefix_stands_once():
+    with pytest.raises(UserError, match="'td3:td3' is no algorithm"):
+        Run("Hopper-v4", mix={"td3:td3:adam": 1, "adam": 1})
+
+
 def test_a_kind_is_an_algorithm_and_its_optimizers():
     assert kinds.of("kfac") == kinds.of("td3:kfac") == ("td3", "kfac", "kfac")
     assert kinds.of("sac:adam/kfac") == ("sac", "adam", "kfac")

@@ -71,6 +71,21 @@ def test_any_number_of_processes_gives_the_same_run(tmp_path, whole, count):
     assert workers() == []
 
 
+def test_large_sums_are_divided_as_in_one_process(tmp_path):
+    """JAX splits products of this size by the number of cores that it sees, and a worker runs on fewer."""
+    sizes = SIZES | {"actor_layers": (400, 300), "critic_layers": (400, 300), "batch_size": 256, "buffer_size": 300}
+    sizes["learning_starts"] = 10
+    run = Run("HalfCheetah-v4", mix={"adam": 1, "kfac": 1}, steps=40, interval=20, **sizes)
+    for count in (1, 2):
+        train(run, tmp_path / str(count), note=silent, workers=count)
+    assert differences(tmp_path / "2", tmp_path / "1") == []
+
+
+def test_members_that_share_a_batch_axis_stay_in_one_process():
+    with pytest.raises(UserError, match="placement is vmap, whose numbers depend on who shares a process"):
+        train(dataclasses.replace(RUN, placement="vmap"), workers=2)
+
+
 def test_members_of_several_algorithms_copy_each_other_over_processes(tmp_path):
     mix = {"adam": 1, "sac:adam": 1, "ddpg:kfac": 1, "sac:kfac": 1}
     run = dataclasses.replace(RUN, mix=mix, steps=180, actor_layers=(8,), critic_layers=(8,), algorithms={})
@@ -195,6 +210,7 @@ def test_replay_crosses_a_pipe_as_it_is():
         pipe.send(replay)
         copy = other.recv()
         assert np.array_equal(copy.transitions(), replay.transitions())
+        assert copy.largest()[1] == replay.largest()[1] == 0.5
         assert (copy.inserted, copy.saved, len(copy)) == (replay.inserted, replay.saved, len(replay))
     for buffer in (replay, copy):
         buffer.insert(obs, np.zeros(2, np.float32), 1.0, np.ones(3, np.float32), True)

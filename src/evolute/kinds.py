@@ -28,7 +28,8 @@ def of(kind: str) -> Kind:
 
 def plain(kind: str) -> str:
     """Return a kind as it is written everywhere: without the prefix that it has anyway."""
-    return kind.removeprefix(f"{USUAL}:")
+    rest = kind.removeprefix(f"{USUAL}:")
+    return kind if ":" in rest else rest
 
 
 def check(kind: str) -> None:

@@ -12,11 +12,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from evolute import children
+from evolute import children, interruption
 from evolute.children import CONTEXT, Child
 from evolute.config import Run
 from evolute.environments.gym import make_known, registered_here
@@ -65,10 +65,15 @@ def start(runs: Sequence[Run], count: int, note: Callable[[str], None], kept: bo
         raise UserError(
             f"workers is {count}, and members train on a {platform} here, which one process drives; set workers to 1."
         )
+    if runs[0].placement == "vmap":
+        raise UserError(
+            f"workers is {count} and placement is vmap, whose numbers depend on who shares a process; set one of them."
+        )
     crew: list[WorkerProcess] = []
+    done = CONTEXT.RawArray(ctypes.c_int64, min(count, members))
     try:
-        for lanes, cores in zip(dealt(members, count), shares(count), strict=False):
-            crew.append(WorkerProcess(runs, lanes, cores, note, kept))
+        for number, (lanes, cores) in enumerate(zip(dealt(members, count), shares(count), strict=False)):
+            crew.append(WorkerProcess(runs, lanes, cores, Clock(done, number), note, kept))
         for one in crew:
             one.await_start()
     except BaseException:
@@ -94,6 +99,26 @@ def shares(count: int) -> list[list[int]]:
     return [cores[first:last] for first, last in itertools.pairwise(edges)]
 
 
+class Clock(NamedTuple):
+    """Steps of an interval that each worker of a crew has done, in memory that all their processes have."""
+
+    done: Any  # [workers] of whole numbers
+    number: int  # of the worker whose clock this is
+
+    def tell(self, steps: int) -> None:
+        """Let the others know how many steps this worker has done."""
+        self.done[self.number] = steps
+
+    @property
+    def slowest(self) -> int:
+        """Steps that every worker has done."""
+        return min(self.done)
+
+
+# What a worker that waits for the others has done.
+ALL = 2**62
+
+
 class Lost(Exception):
     """A worker's process is no more; says how it ended."""
 
@@ -101,20 +126,28 @@ class Lost(Exception):
 class WorkerProcess:
     """A Host in a process of its own. The contract is worker.Worker."""
 
-    def __init__(self, runs: Sequence[Run], lanes: Sequence[int], cores: Sequence[int], note: Callable[[str], None], kept: bool):
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        lanes: Sequence[int],
+        cores: Sequence[int],
+        clock: Clock,
+        note: Callable[[str], None],
+        kept: bool,
+    ):
         """Start the process; `await_start` comes next.
 
         Args:
             runs: of all populations side by side.
             lanes: of the members that it has.
             cores: on which it runs; empty for all.
+            clock: of the crew.
             note: is told where the process was lost and replaced.
             kept: whether what a lost process had can be restored.
         """
         self.lanes, self._note, self._kept = lanes, note, kept
         self._runs, self._cores = runs, cores
-        # Steps of the interval that are done: memory that both processes have.
-        self._done = CONTEXT.RawValue(ctypes.c_int64, 0)
+        self._clock = clock
         self._losses = 0
         # What the last checkpoint says of the members, by folder and lane, and the same of one that is not whole yet.
         self._saved: dict[Path, dict[int, dict[str, Any]]] = {}
@@ -136,7 +169,7 @@ class WorkerProcess:
 
     def train(self, interval: int, orders: Mapping[int, Orders], tell: Tell) -> Callable[[], Trained]:
         """Start an interval; what is returned waits for its end."""
-        self._done.value = 0
+        self._clock.tell(0)
         self._send("train", (interval, orders))
         return lambda: self._answer("train", (interval, orders), tell)
 
@@ -180,7 +213,7 @@ class WorkerProcess:
 
     def _begin(self) -> None:
         settings = {name: getattr(jax.config, name) for name in SETTINGS}
-        about = (list(self._runs), list(self.lanes), self._cores, settings, registered_here(self._runs[0].env), self._done)
+        about = (list(self._runs), list(self.lanes), self._cores, settings, registered_here(self._runs[0].env), self._clock)
         try:
             # Not childless: environments with a time limit live in processes of their own.
             self._child = Child(_serve, about, "evolute-worker", childless=False)
@@ -219,10 +252,11 @@ class WorkerProcess:
         while True:
             try:
                 while not self._child.pipe.poll(PROGRESS_PERIOD):
-                    if tell is not None:
-                        tell(self._done.value)
+                    interruption.check()
+                    if tell is not None and (done := self._clock.slowest) < ALL:
+                        tell(done)
                 kind, answer = self._child.pipe.recv()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):
                 raise Lost(self._child.ending()) from None
             if kind == "log":
                 LOG.info("%s", answer)
@@ -256,9 +290,11 @@ class WorkerProcess:
                 return
             except Lost as lost:
                 how = str(lost)
+            except Damaged as damage:
+                raise RunStopped(f"the worker process {members} {how}, and the last checkpoint is damaged: {damage}.") from None
 
     def _again(self, call: str, arguments: tuple[Any, ...], tell: Tell | None) -> None:
-        self._done.value = 0
+        self._clock.tell(0)
         self._send(call, arguments)
         self._receive(tell)
 
@@ -277,12 +313,10 @@ def _serve(
     cores: Sequence[int],
     settings: Mapping[str, Any],
     spec: str | None,
-    done: Any,
+    clock: Clock,
 ) -> None:
     """Be a Host for the process at the other end of the pipe, until that ends this one, or is gone."""
     children.settle()
-    if cores:
-        os.sched_setaffinity(0, cores)
     for name, value in settings.items():
         jax.config.update(name, value)
     LOG.setLevel(logging.INFO)
@@ -290,19 +324,19 @@ def _serve(
     LOG.propagate = False
     host: Host | None = None
 
-    def count(steps: int) -> None:
-        done.value = steps
-
     def answer(call: str, arguments: tuple[Any, ...]) -> Any:
         nonlocal host
         if host is None:
             make_known(runs[0].env, spec)
             placement.use_all_cores(len(lanes))
+            pin(cores)
             host = Host(runs, lanes)
             return host.facts
         if call == "train":
             interval, orders = arguments
-            return host.train(interval, orders, count)()
+            trained = host.train(interval, orders, clock.tell)()
+            clock.tell(ALL)
+            return trained
         return getattr(host, call)(*arguments)
 
     call, arguments = "", ()
@@ -316,6 +350,17 @@ def _serve(
             call, arguments = pipe.recv()
         except (EOFError, OSError):
             return
+
+
+def pin(cores: Sequence[int]) -> None:
+    """Keep this process's threads, and those that they start, on some cores; on any where none is named.
+
+    Only once JAX has started: it divides large sums by the number of cores that it sees then, which must be that of one process.
+    """
+    for thread in os.listdir("/proc/self/task") if cores and os.path.isdir("/proc/self/task") else ():
+        # OSError: a thread that has just ended.
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(int(thread), cores)
 
 
 class _Telling(logging.Handler):

@@ -263,6 +263,8 @@ class ReplayBuffer:
             self._forget((inserted - 1) % self._slots)
             self._ended -= 1
             self._open(inserted % self._slots, parts[-1].next_obs[-1])
+        # The open slot has no action and no reward yet, and `largest` looks at all.
+        self._ring[inserted % self._slots, self._observations :] = 0.0
         self._repeat_first()
         self.saved = inserted
         self.segments = segments

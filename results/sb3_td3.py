@@ -44,28 +44,25 @@ class Evaluate(BaseCallback):
         return total
 
 
-def main():
+def run(algorithm, settings_of):
+    """Train one of the library's algorithms as the command line asks; `settings_of` an environment are its own."""
     env_id, seed, steps, every, episodes = sys.argv[1], *map(int, sys.argv[2:6])
     torch.set_num_threads(1)
     env = gymnasium.make(env_id)
-    actions = env.action_space.shape[0]
-    model = TD3(
-        "MlpPolicy",
-        env,
-        learning_rate=1e-3,
-        buffer_size=1_000_000,
-        learning_starts=10_000,
-        batch_size=256,
-        train_freq=1,
-        gradient_steps=1,
-        gamma=0.9999 if env_id.startswith("Swimmer-") else 0.99,
-        action_noise=NormalActionNoise(np.zeros(actions), 0.1 * np.ones(actions)),
-        policy_kwargs={"net_arch": [400, 300]},
-        seed=seed,
-        device="cpu",
-    )
+    common = {"buffer_size": 1_000_000, "learning_starts": 10_000, "batch_size": 256, "train_freq": 1, "gradient_steps": 1}
+    model = algorithm("MlpPolicy", env, **common, **settings_of(env), seed=seed, device="cpu")
     model.learn(steps, callback=Evaluate(env_id, every, episodes))
 
 
+def td3(env):
+    actions = env.action_space.shape[0]
+    return {
+        "learning_rate": 1e-3,
+        "gamma": 0.9999 if env.spec.id.startswith("Swimmer-") else 0.99,
+        "action_noise": NormalActionNoise(np.zeros(actions), 0.1 * np.ones(actions)),
+        "policy_kwargs": {"net_arch": [400, 300]},
+    }
+
+
 if __name__ == "__main__":
-    main()
+    run(TD3, td3)

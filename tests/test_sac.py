@@ -155,12 +155,18 @@ def fisher(actor, obs, weights):
     return total
 
 
-@pytest.mark.usefixtures("x64")
-def test_the_exact_tape_is_the_fisher_matrix_of_the_policy():
+def exact_tape():
+    """An actor, critics, a weighted batch, its noise, and the actor's tape with a column for each output."""
     actor, critics = start_of_curvature()
     batch, noise = batch_of(6, dtype=np.float64), noise_of(6, dtype=np.float64)
     batch = batch._replace(weight=oracles.random_weights(np.random.default_rng(5), 6))
     tape = sac.actor_tape(actor, critics, batch, jnp.asarray(0.3), noise[:, ACT:], noise, exact=True)[1]
+    return actor, critics, batch, noise, tape
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_exact_tape_is_the_fisher_matrix_of_the_policy():
+    actor, _, batch, _, tape = exact_tape()
     assert tape.sensitivities[0].shape[0] == 2 * ACT
     dense = fisher(actor, batch.obs, batch.weight)
     assert np.abs(dense).max() > 1
@@ -180,10 +186,7 @@ def test_the_exact_tape_is_the_fisher_matrix_of_the_policy():
 @pytest.mark.usefixtures("x64")
 def test_the_last_layers_factors_are_means_over_samples_by_automatic_differentiation():
     """What kfac (Hessians) and kfac_empirical (products of slopes) read of the tape (E9)."""
-    actor, critics = start_of_curvature()
-    batch, noise = batch_of(6, dtype=np.float64), noise_of(6, dtype=np.float64)
-    batch = batch._replace(weight=oracles.random_weights(np.random.default_rng(5), 6))
-    tape = sac.actor_tape(actor, critics, batch, jnp.asarray(0.3), noise[:, ACT:], noise, exact=True)[1]
+    actor, critics, batch, noise, tape = exact_tape()
     z = networks.apply(actor, batch.obs)
 
     def loss(z, n):

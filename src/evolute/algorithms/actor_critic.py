@@ -4,7 +4,7 @@ A learner here is any NamedTuple with `critics` and `critic_states`; settings ar
 `critic_optimizer`. docs/maths.md E2, E4, E5, E17.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -66,6 +66,54 @@ def update_critics(
         )
     learner = learner._replace(critics=tuple(critics), critic_states=tuple(states))
     return learner, without_infinite_losses(sums, "critic_contained", count)
+
+
+def pulled_back(actor: MLP, inputs: tuple[jax.Array, ...], columns: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """Return an actor's sensitivities, [K, B, o] by layer, for K columns [B, outputs] of the output Hessian's root (E6)."""
+    # A loop, not vmap: products of matrices with a batch axis are slow on a CPU.
+    roots = [networks.pull_back(actor, inputs, column) for column in columns]
+    return tuple(jnp.stack(layer) for layer in zip(*roots, strict=True))
+
+
+def step_actor(
+    learner: Any, taped: tuple[MLP, Tape, jax.Array], hyper: Hyperparameters, step: jax.Array, optimizer: Optimizer
+) -> tuple[Any, Sums]:
+    """Do one optimizer step of the actor with its gradient, tape and loss []; return the learner and the actor's sums."""
+    gradient, tape, loss = taped
+    rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
+    actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
+    sums = no_sums()._replace(actor_updates=jnp.ones(()), actor_loss=loss, actor_contained=contained)
+    return learner._replace(actor=actor, actor_state=state), without_infinite_losses(sums, "actor_contained", 1)
+
+
+def gather(
+    learner: Any,
+    batch: Batch,
+    target: jax.Array,
+    hyper: Hyperparameters,
+    settings: Any,
+    update_actor: Callable[[Any, Hyperparameters, jax.Array], tuple[Any, Sums]],
+) -> Any:
+    """Let curvature optimizers gather a batch's statistics and refresh everything, without moving a parameter.
+
+    A step at learning rate zero does it, because velocities hold changes of parameters. First-order optimizers are left alone:
+    their moments would count the batch as a step.
+
+    Args:
+        learner: of which the optimizers gather.
+        batch: B transitions.
+        target: of the critics [B].
+        hyper: the member's hyperparameters.
+        settings: with both optimizers.
+        update_actor: (learner, hyperparameters, step) -> the learner after a step of its actor, and its sums.
+    """
+    still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
+    first = jnp.zeros((), jnp.int32)
+    if settings.critic_optimizer.burn_in:
+        learner, _ = update_critics(learner, batch, target, still, first, settings.critic_optimizer)
+    if settings.actor_optimizer.burn_in:
+        learner, _ = update_actor(learner, still, first)
+    return learner
 
 
 def without_infinite_losses(sums: Sums, contained: str, networks: int) -> Sums:

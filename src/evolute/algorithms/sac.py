@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import networks, optimizers
-from evolute.algorithms.actor_critic import burn_ins, polyak, q_values, update_critics, without_infinite_losses
-from evolute.algorithms.base import Algorithm, Batch, Sums, no_sums
+from evolute.algorithms.actor_critic import burn_ins, gather, polyak, pulled_back, q_values, step_actor, update_critics
+from evolute.algorithms.base import Algorithm, Batch, Sums
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP, Layer
 from evolute.optimizers import Optimizer, Rates, Tape
@@ -177,9 +177,7 @@ def actor_tape(
         columns = [jnp.zeros_like(root).at[:, k].set(root[:, k]) for k in range(root.shape[-1])]
     else:
         columns = [jnp.where(signs < 0, -root, root)]
-    # A loop, not vmap: products of matrices with a batch axis are slow on a CPU.
-    roots = [networks.pull_back(actor, drawn.inputs, column) for column in columns]
-    sensitivities = tuple(jnp.stack(layer) for layer in zip(*roots, strict=True))
+    sensitivities = pulled_back(actor, drawn.inputs, columns)
     tape = Tape(drawn.inputs, pulled, sensitivities, batch.weight, jnp.ones((), action.dtype))
     loss = jnp.vdot(batch.weight, temperature * drawn.log_prob - values.min(axis=-1))
     return networks.gradients(drawn.inputs, pulled, batch.weight), tape, loss
@@ -241,20 +239,14 @@ def update_actor(
     next_noise, own = jnp.split(noise, 2, axis=-1)
     # The slope of a standard deviation has its own noise's sign as factor, so that sign is not drawn for it.
     signs = jnp.concatenate([own, next_noise], axis=-1)
-    gradient, tape, loss = actor_tape(learner.actor, learner.critics, batch, temperature, own, signs, optimizer.exact_tape)
-    rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
-    actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
-    sums = no_sums()._replace(actor_updates=jnp.ones(()), actor_loss=loss, actor_contained=contained)
-    return learner._replace(actor=actor, actor_state=state), without_infinite_losses(sums, "actor_contained", 1)
+    taped = actor_tape(learner.actor, learner.critics, batch, temperature, own, signs, optimizer.exact_tape)
+    return step_actor(learner, taped, hyper, step, optimizer)
 
 
 def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, settings: Settings) -> Learner:
-    """Let curvature optimizers gather a batch's statistics and refresh everything, without moving a parameter, as td3.burn_in."""
-    target = targets_of(learner, batch, hyper, noise)
-    still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
-    first = jnp.zeros((), jnp.int32)
-    if settings.critic_optimizer.burn_in:
-        learner, _ = update_critics(learner, batch, target, still, first, settings.critic_optimizer)
-    if settings.actor_optimizer.burn_in:
-        learner, _ = update_actor(learner, batch, still, jnp.exp(learner.log_temperature), noise, first, settings)
-    return learner
+    """Let curvature optimizers gather a batch's statistics (actor_critic.gather)."""
+
+    def step(learner: Learner, still: Hyperparameters, first: jax.Array) -> tuple[Learner, Sums]:
+        return update_actor(learner, batch, still, jnp.exp(learner.log_temperature), noise, first, settings)
+
+    return gather(learner, batch, targets_of(learner, batch, hyper, noise), hyper, settings, step)

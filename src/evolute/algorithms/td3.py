@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolute import networks
-from evolute.algorithms.actor_critic import burn_ins, polyak, q_values, update_critics, without_infinite_losses
+from evolute.algorithms.actor_critic import burn_ins, gather, polyak, pulled_back, q_values, step_actor, update_critics
 from evolute.algorithms.base import Algorithm, Batch, Sums, no_sums
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
-from evolute.optimizers import Optimizer, Rates, Tape
+from evolute.optimizers import Optimizer, Tape
 
 
 class Settings(NamedTuple):
@@ -135,9 +135,7 @@ def actor_tape(actor: MLP, critic: MLP, batch: Batch, noise: jax.Array, exact: b
         columns = [jnp.zeros_like(action).at[:, k].set(1.0) for k in range(action.shape[-1])]
     else:
         columns = [jnp.where(noise < 0, -1.0, 1.0).astype(action.dtype)]
-    # A loop, not vmap: products of matrices with a batch axis are slow on a CPU.
-    roots = [networks.pull_back(actor, inputs, column * through_tanh) for column in columns]
-    sensitivities = tuple(jnp.stack(layer) for layer in zip(*roots, strict=True))
+    sensitivities = pulled_back(actor, inputs, [column * through_tanh for column in columns])
     tape = Tape(inputs, pulled, sensitivities, batch.weight, jnp.ones((), action.dtype))
     return networks.gradients(inputs, pulled, batch.weight), tape, -jnp.vdot(batch.weight, q[:, 0])
 
@@ -177,11 +175,8 @@ def update_actor(
 ) -> tuple[Learner, Sums]:
     """Do one optimizer step of the actor; `step` counts the actor's updates, `noise` [B, A] is standard normal."""
     optimizer = settings.actor_optimizer
-    gradient, tape, loss = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
-    rates = Rates(hyper.actor_learning_rate, hyper.actor_damping)
-    actor, state, contained = optimizer.update(gradient, learner.actor_state, learner.actor, rates, tape, step)
-    sums = no_sums()._replace(actor_updates=jnp.ones(()), actor_loss=loss, actor_contained=contained)
-    return learner._replace(actor=actor, actor_state=state), without_infinite_losses(sums, "actor_contained", 1)
+    taped = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
+    return step_actor(learner, taped, hyper, step, optimizer)
 
 
 def move_targets(learner: Learner, tau: jax.Array | float) -> Learner:
@@ -193,16 +188,9 @@ def move_targets(learner: Learner, tau: jax.Array | float) -> Learner:
 
 
 def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, settings: Settings) -> Learner:
-    """Let curvature optimizers gather a batch's statistics and refresh everything, without moving a parameter.
+    """Let curvature optimizers gather a batch's statistics (actor_critic.gather)."""
 
-    A step at learning rate zero does it, because velocities hold changes of parameters. First-order optimizers are left alone:
-    their moments would count the batch as a step.
-    """
-    target = targets(learner, batch, hyper, noise)
-    still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
-    first = jnp.zeros((), jnp.int32)
-    if settings.critic_optimizer.burn_in:
-        learner, _ = update_critics(learner, batch, target, still, first, settings.critic_optimizer)
-    if settings.actor_optimizer.burn_in:
-        learner, _ = update_actor(learner, batch, still, noise, first, settings)
-    return learner
+    def step(learner: Learner, still: Hyperparameters, first: jax.Array) -> tuple[Learner, Sums]:
+        return update_actor(learner, batch, still, noise, first, settings)
+
+    return gather(learner, batch, targets(learner, batch, hyper, noise), hyper, settings, step)

@@ -27,12 +27,12 @@ class Exploit(NamedTuple):
 
     child: Standing
     parent: Standing
-    # What the child goes on with: perturbed, from its parent where they are of a kind, else from itself.
+    # What the child goes on with. Most strategies perturb: its parent's where they are of a kind, else its own.
     hyperparameters: Hyperparameters
 
     @property
     def same_kind(self) -> bool:
-        """Whether hyperparameters, and perhaps the optimizer's state, come from the parent."""
+        """Whether the optimizer's state may come from the parent."""
         return self.child.kind == self.parent.kind
 
 

@@ -16,7 +16,7 @@ MOSTLY = 0.75
 
 
 class Health(NamedTuple):
-    """The state of one member's networks; of the two critics the worse one."""
+    """The state of one member's networks; of the critics the worst one."""
 
     actor_norms: list[float]  # by layer: the Frobenius norm of its weights
     critic_norms: list[float]

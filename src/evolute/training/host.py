@@ -161,11 +161,11 @@ def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape) -> list
         shape: of the environment's observations and actions.
     """
     run, size = runs[0], len(runs[0].kinds)
-    kinds = {lane: run.kinds[lane % size] for lane in lanes}
-    built = {kind: algorithms.build(run, kind, shape.observations, shape.actions) for kind in dict.fromkeys(kinds.values())}
+    by_lane = {lane: run.kinds[lane % size] for lane in lanes}
+    built = {kind: algorithms.build(run, kind, *shape) for kind in dict.fromkeys(by_lane.values())}
     programs = {kind: placement.make_programs(algorithm, run.precision, kind) for kind, algorithm in built.items()}
     groups = []
-    for kind, own, device in placement.deal(kinds, run.placement):
+    for kind, own, device in placement.deal(by_lane, run.placement):
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in own]
         learners = [built[kind].init(rng) for rng in rngs]
         groups.append(Group(own, kind, programs[kind], device, learners, run.steps_per_round))

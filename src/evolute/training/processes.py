@@ -347,6 +347,9 @@ def _serve(
             kind, answered = "raised", error
         try:
             pipe.send((kind, answered))
+            if host is None:
+                # Its members could not be made, which nobody asks for again.
+                return
             call, arguments = pipe.recv()
         except (EOFError, OSError):
             return

@@ -96,7 +96,7 @@ class ReplayBuffer:
     def __init__(self, capacity: int, observations: int, actions: int):
         self.capacity = capacity
         self.inserted = 0
-        # Where the transitions are on disk, oldest first, and how many insertions they cover; kept by checkpoint.py.
+        # Where the transitions are on disk, oldest first, and how many insertions they cover; kept by storage.py.
         self.segments: list[Segment] = []
         self.saved = 0
         self._observations = observations

@@ -1,10 +1,13 @@
 """Members dealt over processes: the same numbers as in one process, whatever happens to the processes."""
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
+import time
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from evolute.engine import train_seeds
 from evolute.errors import RunStopped
 from evolute.training import processes
 from evolute.training.replay import ReplayBuffer
+from evolute.training.worker import Orders
 from faults import differences, finish, start, state_of, wait_until, workers_of
 
 SIZES = {
@@ -149,6 +153,86 @@ def test_without_a_folder_a_lost_worker_ends_the_run(monkeypatch):
     assert workers() == []
 
 
+def test_what_is_remembered_for_a_lost_worker_holds_no_replay(tmp_path, whole):
+    """Replay is on disk before an evolution; copies of it in memory would add up until the next checkpoint."""
+    seen = []
+
+    def observe(progress):
+        seen.append(sum(isinstance(thing, ReplayBuffer) for thing in gc.get_objects()))
+
+    result = train(dataclasses.replace(RUN, checkpoint_every=5), tmp_path / "run", observe, silent, workers=2)
+    assert len(result.lineage) > 4
+    assert max(seen) == 0
+
+
+def test_a_damaged_checkpoint_brings_no_worker_back(tmp_path, whole, monkeypatch):
+    """A flipped bit in a weight is a sound file; only its hash tells."""
+    spoilt = []
+
+    def observe(progress):
+        if progress.steps > 60 and not spoilt:
+            path = sorted((tmp_path / "run" / "checkpoints").glob("000002-00?.safetensors"))[0]
+            data = bytearray(path.read_bytes())
+            spoilt.append((path, bytes(data)))
+            data[-1] ^= 1
+            path.write_bytes(data)
+            os.kill(workers()[0].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
+    with pytest.raises(RunStopped, match=r"checkpoint is damaged: 000002-000\.safetensors does not match its checksum"):
+        train(RUN, tmp_path / "run", observe, silent, workers=2)
+    assert workers() == []
+    [(path, data)] = spoilt
+    path.write_bytes(data)
+    resume(tmp_path / "run", note=silent, workers=2)
+    assert differences(tmp_path / "run", whole) == []
+
+
+def test_an_answer_that_is_cut_short_is_asked_for_again(tmp_path):
+    run = dataclasses.replace(RUN, steps=10_000, interval=9_000, learning_starts=9_500, buffer_size=10_000)
+    notes = []
+    crew = processes.start([run], 2, notes.append, [tmp_path])
+    try:
+        first = crew[0]
+        first.train(0, {lane: Orders(run.initial_hyperparameters("adam"), [0]) for lane in first.lanes}, silent)()
+        told = first.give(0)
+        # More than a pipe holds: the process waits in the middle of its answer, for nobody listens.
+        first._send("give", (0,))
+        time.sleep(1.0)
+        os.kill(workers()[0].pid, signal.SIGKILL)
+        again = first._answer("give", (0,), None)
+        assert len(notes) == 1
+        assert len(again.replay) == 9_000
+        assert np.array_equal(again.replay.transitions(), told.replay.transitions())
+    finally:
+        for one in crew:
+            one.close()
+
+
+def test_an_error_that_nobody_foresaw_is_shown_and_not_tried_again(tmp_path):
+    notes = []
+    crew = processes.start([RUN], 2, notes.append, [tmp_path])
+    try:
+        with pytest.raises(RuntimeError, match=r"(?s)in a worker process:.*Traceback.*KeyError: 'learner'"):
+            crew[0].restore(tmp_path, {0: {}})
+    finally:
+        for one in crew:
+            one.close()
+    assert notes == []
+
+
+@pytest.mark.parametrize("settings", [{"workers": 2}, {"time_limit": 5.0}])
+def test_an_environment_that_other_processes_cannot_know_is_refused(settings):
+    """A class that a script defines has no name under which another process could import it."""
+    gymnasium.register("OnlyHere-v0", entry_point=lambda: gymnasium.make("InvertedPendulum-v4"))
+    try:
+        run = dataclasses.replace(RUN, env="OnlyHere-v0", time_limit=settings.pop("time_limit", 0.0))
+        with pytest.raises(UserError, match="is registered with a class or a function, which no other process knows"):
+            train(run, note=silent, **settings)
+    finally:
+        del gymnasium.registry["OnlyHere-v0"]
+
+
 class Stop(Exception):
     """What an observer raises."""
 
@@ -237,6 +321,18 @@ def test_no_worker_outlives_the_command_however_that_ends(tmp_path, number, code
     wait_until(lambda: not any(map(state_of, left)), seconds=10)
     code, _, err = finish(start(tmp_path, "resume", "run", "--steps", "100001", "--workers", "0"))
     assert (code, err) == (2, "evolute: --workers is 0; it must be a whole number, at least 1, such as 10.\n")
+
+
+def test_a_signal_in_the_final_evaluation_ends_the_command(tmp_path):
+    """The first worker plays, and the command waits for it."""
+    process = start(tmp_path, "train", *WORDS[:-1], "10000", "--steps", "200", "--workers", "2", "--out", "run")
+    wait_until(lambda: (tmp_path / "run" / "checkpoints" / "000002.json").exists() or process.poll() is not None)
+    time.sleep(0.5)
+    left = workers_of(process)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+    wait_until(lambda: not any(map(state_of, left)), seconds=10)
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path):

@@ -143,7 +143,7 @@ def start(
     Raises:
         UserError: the environment cannot be made, or the runs take more than this machine has.
     """
-    crew = processes.start(runs, workers, note, kept=bool(folders))
+    crew = processes.start(runs, workers, note, folders)
     try:
         needs.check(runs[0], needs.needs(runs[0], len(runs), crew[0].facts.shape, len(crew)), folders)
     except UserError:

@@ -238,21 +238,29 @@ def _fault_of(call: str, error: BaseException) -> EnvironmentFault:
 
 
 def registered_here(env_id: str) -> str | None:
-    """Return what this process registered under an id, as text for one that has not; None where it cannot be put as text."""
+    """Return what this process registered under an id, as text for one that has not.
+
+    None where nothing is registered, and "" where it cannot be put as text: the new process must find it by itself then.
+    """
     spec = None if ":" in env_id else gymnasium.registry.get(env_id)
-    # A function as entry point has no text; the new process must find such an environment by itself.
-    if spec is None or not isinstance(spec.entry_point, str):
+    if spec is None:
         return None
     try:
-        return spec.to_json()
+        return spec.to_json() if isinstance(spec.entry_point, str) else ""
     except (TypeError, ValueError):
-        return None
+        return ""
 
 
 def make_known(env_id: str, spec: str | None) -> None:
     """Register an id in a new process as it was registered in another one (`registered_here`)."""
-    if spec is not None and env_id not in gymnasium.registry:
-        gymnasium.registry[env_id] = EnvSpec.from_json(spec)
+    if spec is None or env_id in gymnasium.registry:
+        return
+    if not spec:
+        raise UserError(
+            f"the environment {env_id!r} is registered with a class or a function, which no other process knows; register it "
+            "with the text 'MODULE:CLASS' as entry_point, or set workers to 1 and time_limit to 0."
+        )
+    gymnasium.registry[env_id] = EnvSpec.from_json(spec)
 
 
 def _in_new_process(env_id: str, making: Making, spec: str | None) -> _Plain:

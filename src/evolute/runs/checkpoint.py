@@ -7,7 +7,6 @@ changes, and an exploit copies the list of segments, not what is in them.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import re
@@ -28,9 +27,6 @@ from evolute.training import storage
 FORMAT = "evolute checkpoint 4"
 KEPT = 2
 MANIFEST_NAME = re.compile(r"[0-9]{6,}\.json")
-HASHED_AT_ONCE = 1 << 20
-# What a file cannot be read for although nothing is wrong with it.
-NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Checkpoint(NamedTuple):
@@ -146,7 +142,7 @@ def newest(run: Path, wanted: Callable[[dict[str, Any]], bool] = lambda manifest
                 continue
             # Copies share their segments.
             for folder, name, size, digest in {(f, d["file"], d["bytes"], d["sha256"]) for f, d in _files(manifest)}:
-                _verify(run / folder / name, size, digest)
+                storage.verify(run / folder / name, size, digest)
             return Checkpoint(manifest), damages
         except Damaged as damage:
             damages.append(f"the checkpoint {path.name} is damaged: {damage}")
@@ -166,7 +162,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise Damaged("it does not match its checksum")
         manifest = json.loads(body)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise storage.unreadable(path, error) from None
     except UserError as mistake:
         raise Damaged(str(mistake)) from None
     except (ValueError, RecursionError):
@@ -196,32 +192,7 @@ def written_by(manifest: dict[str, Any]) -> str:
     return f"evolute {version}" if isinstance(version, str) else "another version of evolute"
 
 
-def _unreadable(path: Path, error: OSError) -> Damaged | UserError:
-    if error.errno in NOT_DAMAGE:
-        # Going on from an older checkpoint would lose this one.
-        return UserError(f"{str(path)!r} cannot be read: {error.strerror}; fix that first.")
-    return Damaged(f"{path.name} cannot be read: {error.strerror}")
-
-
 def _files(manifest: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return (folder, description) of every file that a manifest names."""
-    found = [(FOLDER, member["learner"]) for member in manifest["members"]]
-    found += [(REPLAY_FOLDER, segment) for member in manifest["members"] for segment in member["segments"]]
+    found = [file for member in manifest["members"] for file in storage.files_of(member)]
     return found + ([(FOLDER, manifest["best"]["policy"])] if manifest["best"] else [])
-
-
-def _verify(path: Path, size: int, digest: str) -> None:
-    try:
-        # The size first: nobody waits for the hash of a file that is the wrong one anyway.
-        if path.stat().st_size != size:
-            raise Damaged(f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
-        found = hashlib.sha256()
-        with path.open("rb") as file:
-            while part := file.read(HASHED_AT_ONCE):
-                found.update(part)
-    except FileNotFoundError:
-        raise Damaged(f"{path.name} is missing") from None
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    if found.hexdigest() != digest:
-        raise Damaged(f"{path.name} does not match its checksum")

@@ -20,7 +20,7 @@ def circumstances(run: "Run") -> dict[str, Any]:
     return {
         "versions": versions(),
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "physics_fingerprint": physics_fingerprint(run.env, run.time_limit, making_of(run)),
         "arithmetic_fingerprint": arithmetic_fingerprint(),
     }

@@ -10,22 +10,25 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from evolute import children, interruption
+from evolute import interruption
 from evolute.children import CONTEXT, Child
 from evolute.config import Run
-from evolute.environments.gym import make_known, registered_here
+from evolute.environments.gym import registered_here
+from evolute.environments.spaces import Shape
 from evolute.errors import Damaged, RunStopped, UserError
+from evolute.files import REPLAY_FOLDER
 from evolute.policy import Policy
-from evolute.training import placement
+from evolute.training import placement, storage
 from evolute.training.evaluate import Evaluation
 from evolute.training.host import Host
+from evolute.training.replay import ReplayBuffer
 from evolute.training.rollout import PROGRESS_PERIOD
+from evolute.training.serving import ALL, Clock, serve
 from evolute.training.worker import Orders, Parcel, Tell, Trained, Worker
 
 LOG = logging.getLogger("evolute")
@@ -42,14 +45,14 @@ SETTINGS = (
 )
 
 
-def start(runs: Sequence[Run], count: int, note: Callable[[str], None], kept: bool) -> list[Worker]:
+def start(runs: Sequence[Run], count: int, note: Callable[[str], None], folders: Sequence[Path]) -> list[Worker]:
     """Return the workers that train populations whose runs differ by the seed alone.
 
     Args:
         runs: of the populations.
         count: how many processes; 1 for this one. More than there are members are as many as there are.
         note: is told where a process was lost and replaced.
-        kept: whether the runs are checkpointed: otherwise a lost process ends the run.
+        folders: of the runs, if they are checkpointed: otherwise a lost process ends the run.
 
     Raises:
         UserError: the count is of no use here.
@@ -73,7 +76,7 @@ def start(runs: Sequence[Run], count: int, note: Callable[[str], None], kept: bo
     done = CONTEXT.RawArray(ctypes.c_int64, min(count, members))
     try:
         for number, (lanes, cores) in enumerate(zip(dealt(members, count), shares(count), strict=False)):
-            crew.append(WorkerProcess(runs, lanes, cores, Clock(done, number), note, kept))
+            crew.append(WorkerProcess(runs, lanes, cores, Clock(done, number), note, folders))
         for one in crew:
             one.await_start()
     except BaseException:
@@ -99,28 +102,30 @@ def shares(count: int) -> list[list[int]]:
     return [cores[first:last] for first, last in itertools.pairwise(edges)]
 
 
-class Clock(NamedTuple):
-    """Steps of an interval that each worker of a crew has done, in memory that all their processes have."""
-
-    done: Any  # [workers] of whole numbers
-    number: int  # of the worker whose clock this is
-
-    def tell(self, steps: int) -> None:
-        """Let the others know how many steps this worker has done."""
-        self.done[self.number] = steps
-
-    @property
-    def slowest(self) -> int:
-        """Steps that every worker has done."""
-        return min(self.done)
-
-
-# What a worker that waits for the others has done.
-ALL = 2**62
-
-
 class Lost(Exception):
     """A worker's process is no more; says how it ended."""
+
+
+class Stored(NamedTuple):
+    """What is remembered of a replay buffer that is on disk: a copy in memory would live until the next checkpoint."""
+
+    folder: Path
+    capacity: int
+    inserted: int
+    segments: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, replay: ReplayBuffer, folder: Path) -> "Stored":
+        """Return what is remembered of a buffer all of whose transitions are in a run folder."""
+        return cls(folder, replay.capacity, replay.inserted, [segment._asdict() for segment in replay.segments])
+
+    def read(self, shape: Shape) -> ReplayBuffer:
+        """Return the buffer; raises Damaged where what is on disk is not what was written."""
+        replay = ReplayBuffer(self.capacity, *shape)
+        for segment in self.segments:
+            storage.verify(self.folder / REPLAY_FOLDER / segment["file"], segment["bytes"], segment["sha256"])
+        storage.restore_replay(self.folder, replay, {"inserted": self.inserted, "segments": self.segments}, shape)
+        return replay
 
 
 class WorkerProcess:
@@ -133,7 +138,7 @@ class WorkerProcess:
         cores: Sequence[int],
         clock: Clock,
         note: Callable[[str], None],
-        kept: bool,
+        folders: Sequence[Path],
     ):
         """Start the process; `await_start` comes next.
 
@@ -143,9 +148,9 @@ class WorkerProcess:
             cores: on which it runs; empty for all.
             clock: of the crew.
             note: is told where the process was lost and replaced.
-            kept: whether what a lost process had can be restored.
+            folders: of the runs, from which what a lost process had is restored; empty where it cannot be.
         """
-        self.lanes, self._note, self._kept = lanes, note, kept
+        self.lanes, self._note, self._folders = lanes, note, folders
         self._runs, self._cores = runs, cores
         self._clock = clock
         self._losses = 0
@@ -216,7 +221,7 @@ class WorkerProcess:
         about = (list(self._runs), list(self.lanes), self._cores, settings, registered_here(self._runs[0].env), self._clock)
         try:
             # Not childless: environments with a time limit live in processes of their own.
-            self._child = Child(_serve, about, "evolute-worker", childless=False)
+            self._child = Child(serve, about, "evolute-worker", childless=False)
         except OSError as error:
             raise RunStopped(
                 f"no worker process can be started: {error.strerror or error}; raise the limits that `ulimit -n` (open files) "
@@ -243,9 +248,25 @@ class WorkerProcess:
             except Lost as lost:
                 self._replace(str(lost), tell)
                 self._send(call, arguments)
-        if self._kept and call in ("train", "take", "save_replay"):
-            self._since.append((call, arguments))
+        if self._folders and call in ("train", "take", "save_replay"):
+            self._since.append((call, self._remembered(call, arguments)))
         return answer
+
+    def _remembered(self, call: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what is remembered of a call's arguments."""
+        if call != "take":
+            return arguments
+        # Replay is written before an evolution, and a parent is of the child's population, so in its folder.
+        lane, parcel, *rest = arguments
+        folder = self._folders[lane // len(self._runs[0].kinds)]
+        return lane, parcel._replace(replay=Stored.of(parcel.replay, folder)), *rest
+
+    def _recalled(self, call: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments of a call of which these are remembered."""
+        if call != "take":
+            return arguments
+        lane, parcel, *rest = arguments
+        return lane, parcel._replace(replay=parcel.replay.read(self.facts.shape)), *rest
 
     def _receive(self, tell: Tell | None) -> Any:
         """Return the process's next answer; raises what it raised, and Lost where no answer comes."""
@@ -271,7 +292,7 @@ class WorkerProcess:
         members = f"with member{'s' if len(self.lanes) > 1 else ''} {', '.join(self._names())}"
         while True:
             self._losses += 1
-            if not self._kept:
+            if not self._folders:
                 raise RunStopped(f"the worker process {members} {how}, and the run is not checkpointed; give it a folder.")
             if self._losses > MOST_LOSSES:
                 raise RunStopped(
@@ -284,9 +305,11 @@ class WorkerProcess:
             try:
                 self._receive(tell)
                 for folder, described in self._saved.items():
+                    for part, file in (pair for member in described.values() for pair in storage.files_of(member)):
+                        storage.verify(folder / part / file["file"], file["bytes"], file["sha256"])
                     self._again("restore", (folder, described), tell)
                 for call, arguments in self._since:
-                    self._again(call, arguments, tell)
+                    self._again(call, self._recalled(call, arguments), tell)
                 return
             except Lost as lost:
                 how = str(lost)
@@ -304,75 +327,3 @@ class WorkerProcess:
             f"{lane % size}" if len(self._runs) == 1 else f"{lane % size} of seed {self._runs[lane // size].seed}"
             for lane in self.lanes
         ]
-
-
-def _serve(
-    pipe: Connection,
-    runs: Sequence[Run],
-    lanes: Sequence[int],
-    cores: Sequence[int],
-    settings: Mapping[str, Any],
-    spec: str | None,
-    clock: Clock,
-) -> None:
-    """Be a Host for the process at the other end of the pipe, until that ends this one, or is gone."""
-    children.settle()
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    LOG.setLevel(logging.INFO)
-    LOG.addHandler(_Telling(pipe))
-    LOG.propagate = False
-    host: Host | None = None
-
-    def answer(call: str, arguments: tuple[Any, ...]) -> Any:
-        nonlocal host
-        if host is None:
-            make_known(runs[0].env, spec)
-            placement.use_all_cores(len(lanes))
-            pin(cores)
-            host = Host(runs, lanes)
-            return host.facts
-        if call == "train":
-            interval, orders = arguments
-            trained = host.train(interval, orders, clock.tell)()
-            clock.tell(ALL)
-            return trained
-        return getattr(host, call)(*arguments)
-
-    call, arguments = "", ()
-    while True:
-        try:
-            kind, answered = "done", answer(call, arguments)
-        except (UserError, RunStopped, Damaged, MemoryError) as error:
-            kind, answered = "raised", error
-        try:
-            pipe.send((kind, answered))
-            if host is None:
-                # Its members could not be made, which nobody asks for again.
-                return
-            call, arguments = pipe.recv()
-        except (EOFError, OSError):
-            return
-
-
-def pin(cores: Sequence[int]) -> None:
-    """Keep this process's threads, and those that they start, on some cores; on any where none is named.
-
-    Only once JAX has started: it divides large sums by the number of cores that it sees then, which must be that of one process.
-    """
-    for thread in os.listdir("/proc/self/task") if cores and os.path.isdir("/proc/self/task") else ():
-        # OSError: a thread that has just ended.
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(int(thread), cores)
-
-
-class _Telling(logging.Handler):
-    """Passes on what takes long."""
-
-    def __init__(self, pipe: Connection):
-        super().__init__()
-        self._pipe = pipe
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a message to the process that shows it."""
-        self._pipe.send(("log", record.getMessage()))

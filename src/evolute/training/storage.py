@@ -1,5 +1,6 @@
 """A member's part of a checkpoint: its learner's arrays, and its replay in segments that never change."""
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,16 @@ import safetensors
 import safetensors.numpy
 
 from evolute.environments.spaces import Shape
-from evolute.errors import Damaged, RunStopped
+from evolute.errors import Damaged, RunStopped, UserError
 from evolute.files import CHECKPOINT_FOLDER, REPLAY_FOLDER, make_folder, write_whole
 from evolute.training.arrays import like, storable
 from evolute.training.member import Member
 from evolute.training.placement import Group
 from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
+
+HASHED_AT_ONCE = 1 << 20
+# What a file cannot be read for although nothing is wrong with it.
+NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # -------------------------------------------------------------------------------------------------------------- writing
 
@@ -86,7 +91,7 @@ def restore(run: Path, member: Member, group: Group, described: dict[str, Any]) 
     arrays = load_arrays(run / CHECKPOINT_FOLDER, described["learner"])
     group.put(member.lane, like(group.take(member.lane), arrays), reset_optimizers=False)
     group.updates = described["updates"]
-    _restore_replay(run, member.replay, described, member.environment.shape)
+    restore_replay(run, member.replay, described, member.environment.shape)
     member.environment_steps = described["environment_steps"]
     member.gradient_steps = described["gradient_steps"]
     member.needs_burn_in = described["needs_burn_in"]
@@ -100,7 +105,13 @@ def load_arrays(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         raise Damaged(f"{described['file']} cannot be read: {error}") from None
 
 
-def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], shape: Shape) -> None:
+def files_of(described: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return (folder, description) of every file that a manifest names for a member."""
+    return [(CHECKPOINT_FOLDER, described["learner"]), *((REPLAY_FOLDER, segment) for segment in described["segments"])]
+
+
+def restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], shape: Shape) -> None:
+    """Bring a new buffer to where `described` says, by its `inserted` and `segments`; raises Damaged where they are of no use."""
     segments = [Segment(*(segment[name] for name in Segment._fields)) for segment in described["segments"]]
     total, held = sum(segment.rows for segment in segments), min(described["inserted"], replay.capacity)
     if not held <= total <= described["inserted"] or sum(segment.rows for segment in segments[1:]) >= max(held, 1):
@@ -115,3 +126,29 @@ def _restore_replay(run: Path, replay: ReplayBuffer, described: dict[str, Any], 
             raise Damaged(f"{segment.file} has arrays of other shapes than replay has here")
         parts.append(part)
     replay.restore(parts, described["inserted"], segments)
+
+
+def verify(path: Path, size: int, digest: str) -> None:
+    """Raise Damaged unless a file has this size and this SHA-256; UserError where it is not ours to read."""
+    try:
+        # The size first: nobody waits for the hash of a file that is the wrong one anyway.
+        if path.stat().st_size != size:
+            raise Damaged(f"{path.name} has {path.stat().st_size:,} bytes instead of {size:,}")
+        found = hashlib.sha256()
+        with path.open("rb") as file:
+            while part := file.read(HASHED_AT_ONCE):
+                found.update(part)
+    except FileNotFoundError:
+        raise Damaged(f"{path.name} is missing") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if found.hexdigest() != digest:
+        raise Damaged(f"{path.name} does not match its checksum")
+
+
+def unreadable(path: Path, error: OSError) -> Damaged | UserError:
+    """Return what is to be raised where a file cannot be read."""
+    if error.errno in NOT_DAMAGE:
+        # Going on from an older checkpoint would lose this one.
+        return UserError(f"{str(path)!r} cannot be read: {error.strerror}; fix that first.")
+    return Damaged(f"{path.name} cannot be read: {error.strerror}")

@@ -281,3 +281,23 @@ def test_a_buffer_tells_its_largest_numbers():
     for _ in range(4):
         buffer.insert(np.zeros(2), np.full(1, 50.0), 0.25, np.full(2, -0.5), False)
     assert buffer.largest() == (0.5, 0.25)
+
+
+def test_settings_without_effect_are_named():
+    facts = Environment("Fits-v0").facts
+    mix = {"adam": 8}
+    for settings, said in [
+        (
+            {"strategy": "mfpbt", "frequencies": (1, 2), "truncation": 0.3},
+            ["truncation is 0.3, which the strategy 'mfpbt' does not"],
+        ),
+        ({"strategy": "mfpbt", "frequencies": (1, 2)}, []),
+        ({"frequencies": (1, 2), "truncation": 0.3}, ["frequencies is 1 2, which the strategy 'pbt' does not use"]),
+        (
+            {"optimizers": {"kfac": {"damping": 0.1}}},
+            ["optimizers.kfac is given, and no kind of the mix has it: it has no effect"],
+        ),
+        ({"mix": {"adam/kfac": 1}, "optimizers": {"kfac": {"critic": {"damping": 0.1}}, "adam": {"beta1": 0.8}}}, []),
+    ]:
+        found = cautions.at_start(Run("Fits-v0", **{"mix": mix} | TINY | settings), facts)
+        assert [sentence.startswith(part) for sentence, part in zip(found, said, strict=True)] == [True] * len(said), found

@@ -76,7 +76,8 @@ _NAMES = Rule(lambda x: len(x) <= limits.ENTRIES and all(type(name) is str for n
 class Run:
     """Everything that decides a run. A Run that exists is complete and valid; making one raises UserError otherwise.
 
-    Whatever is left out comes from the preset, which may look at the environment.
+    Whatever is left out comes from the preset, which may look at the environment. `dataclasses.replace` gives a run with other
+    settings; what `algorithms` says of one algorithm alone holds on then.
     """
 
     # A file without one must not end in a TypeError.

@@ -1,17 +1,20 @@
 """What somebody should know of a run although nothing is refused: one sentence each, with the value, the rule and the fix."""
 
+import dataclasses
 from typing import Any
 
 from evolute.config import Run
 from evolute.environments.gym import UNREPEATABLE
 from evolute.environments.spaces import Facts
+from evolute.options import shown
 from evolute.state import State
 from evolute.training.evaluate import LONGEST_EPISODE
 
 
 def at_start(run: Run, facts: Facts) -> list[str]:
     """Return what an environment and the settings of a run say before it is trained."""
-    return [*flattened(run.env, facts), *statistics(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
+    about = [*flattened(run.env, facts), *statistics(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
+    return [*about, *idle(run)]
 
 
 def flattened(env: str, facts: Facts) -> list[str]:
@@ -64,6 +67,23 @@ def any_length(run: Run, facts: Facts) -> list[str]:
         f"register the environment with max_episode_steps, or wrap it with gymnasium.wrappers.TimeLimit, of at most "
         f"{LONGEST_EPISODE} steps."
     ]
+
+
+def idle(run: Run) -> list[str]:
+    """Return which settings were given and have no effect in this run."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Run)}
+    unused = [
+        (f"{name} is {shown(getattr(run, name))}, which the strategy {run.strategy!r} does not use", "leave it out")
+        for name in (("truncation",) if run.strategy == "mfpbt" else ("frequencies",))
+        if getattr(run, name) != defaults[name]
+    ]
+    used = {name for kind in run.mix for name, _ in run.optimizers_of(kind).values()}
+    unused += [
+        (f"optimizers.{name} is given, and no kind of the mix has it", f"leave it out, or add a kind, such as {name}=1")
+        for name in run.optimizers
+        if name not in used
+    ]
+    return [f"{said}: it has no effect; {fix}." for said, fix in unused]
 
 
 def repetition(env: str, circumstances: dict[str, Any]) -> list[str]:

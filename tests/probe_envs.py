@@ -98,6 +98,27 @@ class Bandit(Episodes):
         return np.zeros(2, np.float32)
 
 
+class Distant(gymnasium.Env):
+    """Observes 1000 ± 50, anew in every step, and a constant; pays 1 - (action - what it observed, in units of 50)²."""
+
+    action_space = Box(-1.0, 1.0, (1,))
+    observation_space = Box(-np.inf, np.inf, (2,))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.observed(), {}
+
+    def observed(self) -> np.ndarray:
+        self.wanted = float(self.np_random.uniform(-1.0, 1.0))
+        return np.array([1000.0 + 50.0 * self.wanted, -3.0], np.float32)
+
+    def step(self, action):
+        paid = 1.0 - (float(action[0]) - self.wanted) ** 2
+        self.count += 1
+        return self.observed(), paid, False, self.count == 10, {}
+
+
 class Bounds(Episodes):
     """Has asymmetric action bounds; refuses an action outside them and observes the last one."""
 
@@ -672,6 +693,7 @@ for name, made in {
     "Noisy": Noisy,
     "Jackpot": Jackpot,
     "Bandit": Bandit,
+    "Distant": Distant,
     "Bounds": Bounds,
     "Broken": Broken,
     "Unbounded": Unbounded,

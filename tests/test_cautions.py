@@ -34,14 +34,6 @@ WORDS = ["--actor-layers", "8", "--critic-layers", "8", "--batch-size", "32", "-
 WORDS += ["--final-episodes", "1", "--interval", "20", "--steps", "40"]
 
 
-def scaled():
-    env = gymnasium.make("probe_envs:Noisy-v0")
-    return gymnasium.wrappers.TimeLimit(
-        gymnasium.wrappers.NormalizeReward(gymnasium.wrappers.NormalizeObservation(gymnasium.wrappers.FlattenObservation(env))),
-        20,
-    )
-
-
 @pytest.fixture(autouse=True)
 def registered():
     gymnasium.register("Long-v0", entry_point="probe_envs:Endless", max_episode_steps=50)
@@ -49,9 +41,8 @@ def registered():
     gymnasium.register("Fits-v0", entry_point="probe_envs:Noisy", max_episode_steps=20)
     gymnasium.register("Huge-v0", entry_point="probe_envs:Noisy", max_episode_steps=10_001)
     gymnasium.register("Unseeded-v7", entry_point="probe_envs:Unseeded", max_episode_steps=20)
-    gymnasium.register("Scaled-v0", entry_point=scaled)
     yield
-    for name in ("Long-v0", "Twice-v0", "Fits-v0", "Huge-v0", "Unseeded-v7", "Scaled-v0"):
+    for name in ("Long-v0", "Twice-v0", "Fits-v0", "Huge-v0", "Unseeded-v7"):
         del gymnasium.registry[name]
 
 
@@ -89,7 +80,6 @@ def test_an_environment_that_fits_is_told_nothing_of():
             "register the environment with max_episode_steps, or wrap it with gymnasium.wrappers.TimeLimit",
         ),
         ("Huge-v0", {"interval": 20_000, "steps": 20_000}, "has episodes of up to 10,001 steps, .* after 10,000 steps"),
-        ("Scaled-v0", {}, r"keeps running statistics \(NormalizeReward, NormalizeObservation\), .* made anew for every interval"),
     ],
 )
 def test_what_does_not_fit_is_told_once_before_training(env, settings, said):
@@ -115,7 +105,6 @@ def test_fewer_gradient_steps_are_no_shorter_interval():
 def test_what_an_environment_says_of_itself_comes_out_of_its_process():
     environment = Environment("Long-v0", time_limit=20.0)
     assert environment.facts.longest_episode == 50
-    assert environment.facts.running == ()
     environment.close()
 
 
@@ -165,12 +154,6 @@ def test_evaluate_says_what_helps_where_no_episode_ends(tmp_path, capsys):
         assert cli_main(*words, "--episodes", "1") == 0
         cut = "1 of them did not end and were cut"
         assert (cut in capsys.readouterr().out) == (env != "Long-v0")
-
-
-def test_evaluate_tells_of_running_statistics(tmp_path, capsys):
-    train(Run("Scaled-v0", **TINY), tmp_path / "run", note=lambda _: None)
-    assert cli_main("evaluate", str(tmp_path / "run"), "--episodes", "1") == 0
-    assert "note: the environment 'Scaled-v0' keeps running statistics" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["Unseeded", "Shared"])
@@ -297,7 +280,7 @@ def test_settings_without_effect_are_named():
             {"optimizers": {"kfac": {"damping": 0.1}}},
             ["optimizers.kfac is given, and no kind of the mix has it: it has no effect"],
         ),
-        ({"mix": {"adam/kfac": 1}, "optimizers": {"kfac": {"critic": {"damping": 0.1}}, "adam": {"beta1": 0.8}}}, []),
+        ({"mix": {"adam/kfac": 1}, "optimizers": {"kfac": {"critic": {"damping": 0.1}}, "adam": {"learning_rate": 0.001}}}, []),
     ]:
         found = cautions.at_start(Run("Fits-v0", **{"mix": mix} | TINY | settings), facts)
         assert [sentence.startswith(part) for sentence, part in zip(found, said, strict=True)] == [True] * len(said), found

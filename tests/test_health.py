@@ -49,14 +49,14 @@ def test_norms_and_dead_units_are_those_of_the_worse_critic():
     # Three of five units of the second critic's last hidden layer can never answer, and its output weighs more.
     dead = Layer(second[1].w, np.where(np.arange(5) < 3, np.float32(-1e3), second[1].b))
     second = (second[0], dead, Layer(10 * second[2].w, second[2].b))
-    found = health.examine(learner._replace(critics=(first, second)), buffer, 3, 2)
+    found = health.examine(learner._replace(critics=(first, second)), buffer.transitions(), 3, 2)
     assert found.critic_dead == pytest.approx(3 / 5)
     assert found.critic_norms[2] == pytest.approx(np.sqrt(np.sum(second[2].w ** 2)), rel=1e-6)
     assert found.critic_norms[0] == pytest.approx(max(np.sqrt(np.sum(q[0].w ** 2)) for q in (first, second)), rel=1e-6)
     _, inputs = networks.forward(learner.actor, buffer.transitions()[:, :3])
     expected = max(np.mean([not np.any(column) for column in np.asarray(x).T]) for x in inputs[1:])
     assert found.actor_dead == pytest.approx(expected)
-    assert np.isnan(health.examine(learner, filled(0), 3, 2).critic_dead)
+    assert np.isnan(health.examine(learner, filled(0).transitions(), 3, 2).critic_dead)
 
 
 def test_a_run_records_them_and_warns_of_a_network_that_has_mostly_died(tmp_path, monkeypatch):

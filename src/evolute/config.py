@@ -252,6 +252,18 @@ class Run:
         "my_package.wrappers:shaped",
         default=(),
     )
+    normalize_observations: bool = setting(
+        "Give networks each observation in standard deviations from the mean of what the member has observed in training.",
+        options.SWITCH,
+        "true",
+        default=False,
+    )
+    reward_scale: float = setting(
+        "Factor of the rewards that members learn from; returns are reported as they are.",
+        positive(limits.REWARD_SCALE),
+        "0.1",
+        default=1.0,
+    )
 
     time_limit: float = setting(
         "Seconds that a call of an environment may take before it is killed; 0 for no limit.",

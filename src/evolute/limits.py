@@ -16,6 +16,7 @@ STEPS = 10**15
 # Steps of a run: there is at most one update a step, and the compiled programs count updates in 32 bits.
 RUN_STEPS = 2 * 10**9
 EPISODES = 100_000
+REWARD_SCALE = 1e12
 # Faults of an environment that a member tolerates in an interval: each is recorded.
 FAULTS = 10_000
 # Seconds: a day.

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -16,7 +16,8 @@ from evolute.files import is_folder, make_folder, read_at_most, write_whole
 
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
-
+# Of a description: without and with a scaling of observations, which a program that knows the first alone would leave out.
+FORMAT, SCALED_FORMAT = "evolute policy 1", "evolute policy 2"
 
 # Types of the numbers of an action.
 ACTION_TYPES = ("float16", "float32", "float64")
@@ -35,30 +36,61 @@ def in_units_of(low: np.ndarray, high: np.ndarray, unit_action: np.ndarray) -> n
     return np.minimum(np.maximum(action.astype(low.dtype), low), high)
 
 
+# A scaled observation lies between its negative and this (as in CleanRL and Stable-Baselines3).
+LARGEST_SCALED = 10.0
+
+
+class Scaling(NamedTuple):
+    """How observations are scaled before a network sees them."""
+
+    mean: np.ndarray  # [O] float32
+    factor: np.ndarray  # [O] float32: one over the standard deviation
+
+    def apply(self, obs: np.ndarray) -> np.ndarray:
+        """Return observations [..., O] in standard deviations from the mean, clipped."""
+        with np.errstate(over="ignore"):
+            return np.clip((obs - self.mean) * self.factor, -LARGEST_SCALED, LARGEST_SCALED)
+
+
 class Policy:
     """An actor as a function: `policy(obs) -> action`, in the environment's own units.
 
     Attributes:
         weights: (w [i, o], b [o]) of each layer.
+        scaling: of the observations, if the networks saw them scaled.
         low, high: the environment's action bounds [A], in the type of its actions.
         env: the environment's id.
     """
 
-    def __init__(self, weights: list[tuple[np.ndarray, np.ndarray]], low: np.ndarray, high: np.ndarray, env: str):
+    def __init__(
+        self,
+        weights: list[tuple[np.ndarray, np.ndarray]],
+        low: np.ndarray,
+        high: np.ndarray,
+        env: str,
+        scaling: Scaling | None = None,
+    ):
         # Of parts of larger arrays safetensors may write other numbers.
         self.weights = [(np.ascontiguousarray(w, np.float32), np.ascontiguousarray(b, np.float32)) for w, b in weights]
         dtype = np.result_type(np.asarray(low), np.asarray(high), np.float16)
         self.low, self.high = np.asarray(low, dtype), np.asarray(high, dtype)
         self.env = env
+        self.scaling = scaling and Scaling(*(np.ascontiguousarray(x, np.float32) for x in scaling))
 
     @property
     def finite(self) -> bool:
-        """Whether every weight is finite."""
-        return all(bool(np.isfinite(x).all()) for layer in self.weights for x in layer)
+        """Whether every number in it is finite."""
+        return all(bool(np.isfinite(x).all()) for pair in self.pairs for x in pair)
+
+    @property
+    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """All its arrays: each layer's weights and biases, and then the scaling, if there is one."""
+        return [*self.weights, *([(self.scaling.mean, self.scaling.factor)] if self.scaling else [])]
 
     def unit_action(self, obs: np.ndarray) -> np.ndarray:
         """Return the action [..., A] in [-1, 1] for observations [..., O]."""
         x = np.asarray(obs, np.float32)
+        x = x if self.scaling is None else self.scaling.apply(x)
         for w, b in self.weights[:-1]:
             x = np.maximum(x @ w + b, 0.0)
         w, b = self.weights[-1]
@@ -81,8 +113,9 @@ class Policy:
         folder = Path(folder)
         make_folder(folder)
         tensors = {f"{n}.{name}": x for n, layer in enumerate(self.weights) for name, x in zip("wb", layer, strict=True)}
+        tensors |= {f"observation.{name}": x for name, x in (self.scaling._asdict() if self.scaling else {}).items()}
         description = {
-            "format": "evolute policy 1",
+            "format": SCALED_FORMAT if self.scaling else FORMAT,
             "env": self.env,
             "layers": [self.weights[0][0].shape[0], *(len(b) for _, b in self.weights)],
             "hidden_activation": "relu",
@@ -107,14 +140,19 @@ class Policy:
             low, high = description["action_low"], description["action_high"]
             _check_description(layers, low, high, env)
             low, high = _typed(low, high, description.get("action_dtype"))
-            tensors = load_arrays(folder / WEIGHTS_FILE, 4 * sum((i + 1) * o for i, o in itertools.pairwise(layers)))
+            scaled = description.get("format", FORMAT) == SCALED_FORMAT
+            numbers = sum((i + 1) * o for i, o in itertools.pairwise(layers)) + 2 * layers[0] * scaled
+            tensors = load_arrays(folder / WEIGHTS_FILE, 4 * numbers)
             weights = [(tensors[f"{n}.w"], tensors[f"{n}.b"]) for n in range(len(layers) - 1)]
             shapes = [(w.shape, b.shape) for w, b in weights]
             if shapes != [((i, o), (o,)) for i, o in itertools.pairwise(layers)]:
                 raise ValueError(f"the weights' shapes {shapes} do not match the layers {layers}")
-            if any(x.dtype != np.float32 for layer in weights for x in layer):
+            scaling = Scaling(*(tensors[f"observation.{name}"] for name in Scaling._fields)) if scaled else None
+            if scaling and any(x.shape != (layers[0],) for x in scaling):
+                raise ValueError(f"the scaling of observations does not match the layers {layers}")
+            if any(x.dtype != np.float32 for pair in (*weights, *([scaling] if scaling else [])) for x in pair):
                 raise ValueError("its weights must be float32")
-            policy = cls(weights, low, high, env)
+            policy = cls(weights, low, high, env, scaling)
             if not policy.finite:
                 raise ValueError("a weight is not finite")
             return policy

@@ -313,7 +313,6 @@ def _evaluate(flags: "EvaluateFlags") -> None:
     from evolute.environments.making import modules_of
     from evolute.report.live import listening, signs_on_error
     from evolute.report.tables import number
-    from evolute.runs import cautions
     from evolute.runs.folder import RunFolder
     from evolute.training import evaluate
 
@@ -326,8 +325,6 @@ def _evaluate(flags: "EvaluateFlags") -> None:
     policy, making = folder.best_policy(), making_in(folder)
     admit(modules_of(policy.env, making.wrap), flags.allow_import or ())
     environment = Environment(policy.env, time_limit, making)
-    for sentence in cautions.statistics(policy.env, environment.facts):
-        complain(f"note: {printable(sentence)}")
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
         raise UserError(
             f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "

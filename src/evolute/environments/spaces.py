@@ -37,8 +37,6 @@ class Facts(NamedTuple):
     high: np.ndarray  # [A]
     # Steps after which Gymnasium truncates an episode; None where no limit is known.
     longest_episode: int | None
-    # Wrappers with running statistics, which are lost whenever the environment is made anew.
-    running: tuple[str, ...]
     # Its observation space, where observations are flattened; "" where they are flat. And the shape of its actions.
     flattened: str = ""
     action_shape: tuple[int, ...] = ()
@@ -57,7 +55,7 @@ def facts_of(env_id: str, env: gymnasium.Env) -> Facts:
         low, high = _bounds(env_id, actions)
         shape = Shape(_observations(env_id, observed), len(low))
         flattened = "" if is_flat(observed) else _shown(observed)
-        return Facts(shape, low, high, *_layers(env), flattened, tuple(actions.shape or ()))
+        return Facts(shape, low, high, _longest_episode(env_id, env), flattened, tuple(actions.shape or ()))
     except UserError:
         raise
     except BaseException as error:
@@ -160,18 +158,22 @@ def _shown(space: Any) -> str:
         return type(space).__name__
 
 
-def _layers(env: Any) -> tuple[int | None, tuple[str, ...]]:
-    """Return the shortest of Gymnasium's time limits around an environment, and the wrappers that keep running statistics."""
+def _longest_episode(env_id: str, env: Any) -> int | None:
+    """Return the shortest of Gymnasium's time limits around an environment; raises UserError for a wrapper of no use."""
     longest: int | None = None
-    running = []
     for _ in range(LAYERS):
         if isinstance(env, gymnasium.wrappers.TimeLimit):
             own = env._max_episode_steps
             longest = own if longest is None else min(longest, own)
-        # By name: there are copies of Gymnasium's class.
-        if any(type(value).__name__ == "RunningMeanStd" for value in getattr(env, "__dict__", {}).values()):
-            running.append(type(env).__name__)
+        # By name: there are copies of Gymnasium's class. Statistics that are given and stay as they are do no harm.
+        keeps = any(type(value).__name__ == "RunningMeanStd" for value in getattr(env, "__dict__", {}).values())
+        if keeps and getattr(env, "update_running_mean", True):
+            raise UserError(
+                f"the environment {env_id!r} has the wrapper {type(env).__name__}, whose running statistics would start from "
+                "nothing whenever it is made anew, and differ between training and evaluation; leave the wrapper out, and set "
+                "normalize_observations, or reward_scale for rewards."
+            )
         if not isinstance(env, gymnasium.Wrapper):
             break
         env = env.env
-    return longest, tuple(running)
+    return longest

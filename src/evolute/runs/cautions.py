@@ -13,7 +13,7 @@ from evolute.training.evaluate import LONGEST_EPISODE
 
 def at_start(run: Run, facts: Facts) -> list[str]:
     """Return what an environment and the settings of a run say before it is trained."""
-    about = [*flattened(run.env, facts), *statistics(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
+    about = [*flattened(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
     return [*about, *idle(run)]
 
 
@@ -24,17 +24,6 @@ def flattened(env: str, facts: Facts) -> list[str]:
     return [
         f"observations of {env!r} are flattened to {facts.shape.observations} numbers, in the order of "
         f"gymnasium.spaces.flatten, from {facts.flattened}; give a policy the same."
-    ]
-
-
-def statistics(env: str, facts: Facts) -> list[str]:
-    """Return what is to be known of wrappers that scale by what they have seen."""
-    if not facts.running:
-        return []
-    return [
-        f"the environment {env!r} keeps running statistics ({', '.join(facts.running)}), and it is made anew for every interval "
-        "and every evaluation: the statistics start from nothing each time, and training and evaluation see different numbers; "
-        "scale by fixed numbers instead, with gymnasium.wrappers.TransformObservation or TransformReward."
     ]
 
 

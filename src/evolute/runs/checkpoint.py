@@ -64,7 +64,7 @@ def save(run: Path, state: State, saved: Mapping[int, dict[str, Any]], carried: 
         "memory": state.memory,
         "quarantines": state.quarantines,
         "seconds": state.earlier_seconds,
-        "best": best and {**best._asdict(), "policy": storage.save_arrays(run, f"{name}-best", best.policy.weights)},
+        "best": best and {**best._asdict(), "policy": storage.save_arrays(run, f"{name}-best", best.policy.pairs)},
         "members": [{**_described(member), **saved[state.lane(member.slot)]} for member in state.members],
         **carried,
     }

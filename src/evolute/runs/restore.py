@@ -12,7 +12,7 @@ from evolute.config import Run
 from evolute.errors import Damaged, UserError
 from evolute.files import CHECKPOINT_FOLDER
 from evolute.hyperparameters import Hyperparameters
-from evolute.policy import Policy
+from evolute.policy import Policy, Scaling
 from evolute.runs.checkpoint import Checkpoint, written_by
 from evolute.state import Best, Profile, State
 from evolute.training.arrays import like
@@ -102,5 +102,8 @@ def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | N
     hidden = state.run.settings_of(described["kind"])["actor_layers"]
     sizes = [facts.shape.observations, *hidden, facts.shape.actions]
     template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(sizes)]
-    policy = Policy(like(template, arrays), facts.low, facts.high, state.run.env)
+    scaling = [Scaling(*np.zeros((2, sizes[0]), np.float32))] if state.run.normalize_observations else []
+    *weights, last = like([*template, *map(tuple, scaling)], arrays)
+    scaled = Scaling(*last) if scaling else None
+    policy = Policy(weights if scaling else [*weights, last], facts.low, facts.high, state.run.env, scaled)
     return Best(policy, **{name: described[name] for name in ("fitness", "slot", "kind", "environment_steps")})

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from evolute.algorithms.base import Learner
-from evolute.training.replay import ReplayBuffer
 
 # Transitions of the replay, evenly spaced, on which a unit must answer once to count as alive.
 LOOKED_AT = 1_024
@@ -29,9 +28,8 @@ def not_finite(networks: Mapping[str, Any]) -> list[str]:
     return [name for name, part in networks.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
 
 
-def examine(learner: Learner, replay: ReplayBuffer, observations: int, actions: int) -> Health:
-    """Return the health of a member's networks, given as host arrays, on its own transitions."""
-    rows = replay.spaced(LOOKED_AT)
+def examine(learner: Learner, rows: np.ndarray, observations: int, actions: int) -> Health:
+    """Return the health of a member's networks, given as host arrays, on transitions [N, W] as they see them."""
     seen, both = rows[:, :observations], rows[:, : observations + actions]
     critics = [norms(critic) for critic in learner.critics]
     return Health(

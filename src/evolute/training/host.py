@@ -12,6 +12,7 @@ from evolute.algorithms.base import Sums
 from evolute.config import Run
 from evolute.environments.gym import Environment
 from evolute.environments.making import making_of
+from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Shape
 from evolute.errors import EnvironmentFault, RunStopped
 from evolute.policy import Policy
@@ -99,7 +100,7 @@ class Host:
     def give(self, lane: int) -> Parcel:
         """Return what an exploit copies of a member."""
         member = self.members[lane]
-        return Parcel(member.kind, self.group_of(lane).take(lane), member.replay, member.needs_burn_in)
+        return Parcel(member.kind, self.group_of(lane).take(lane), member.replay, member.normaliser, member.needs_burn_in)
 
     def take(self, lane: int, parcel: Parcel, reset: bool, interval: int) -> None:
         """Make a member a copy, as far as both learn by the same algorithm or have networks that are alike."""
@@ -110,6 +111,8 @@ class Host:
             run = self.runs[lane // len(self.runs[0].kinds)]
             group.graft(lane, parcel.learner, stream(run, member.slot, interval, Purpose.GRAFT))
         member.replay.copy_from(parcel.replay)
+        if member.normaliser is not None and parcel.normaliser is not None:
+            member.normaliser.copy_from(parcel.normaliser)
         member.needs_burn_in = reset or parcel.needs_burn_in
 
     def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
@@ -149,6 +152,8 @@ def new_member(runs: Sequence[Run], lane: int) -> Member:
     kind = run.kinds[slot]
     member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer, lane)
     member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
+    member.normaliser = Normaliser(environment.shape.observations) if run.normalize_observations else None
+    member.reward_scale = run.reward_scale
     return member
 
 
@@ -185,13 +190,15 @@ def evaluated(member: Member, group: Group, environment: Environment, seeds: lis
         sums: of the member's updates in the interval.
     """
     learner = group.learner(member.lane)
-    policy = Policy([(layer.w, layer.b) for layer in group.policy_of(learner)], environment.low, environment.high, environment.id)
+    weights = [(layer.w, layer.b) for layer in group.policy_of(learner)]
+    scaling = member.normaliser and member.normaliser.scaling
+    policy = Policy(weights, environment.low, environment.high, environment.id, scaling)
     member.quarantined = member.quarantined or divergence(health.not_finite(group.networks_of(learner)), sums)
     evaluation = Evaluation([], []) if member.quarantined else played(environment, policy, seeds, member)
     return Outcome(
         sums,
         evaluation,
-        health.examine(learner, member.replay, *member.environment.shape),
+        health.examine(learner, member.spaced(health.LOOKED_AT), *member.environment.shape),
         policy,
         member.environment_steps,
         member.gradient_steps,

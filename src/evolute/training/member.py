@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evolute.environments.gym import Environment
+from evolute.environments.normalise import Normaliser
 from evolute.errors import EnvironmentFault, RunStopped
 from evolute.hyperparameters import Hyperparameters
 from evolute.training.randomness import Purpose
@@ -37,6 +38,9 @@ class Member:
     # over the whole run
     environment_steps: int = 0
     gradient_steps: int = 0
+    # What it scales observations by before networks see them, and rewards before they are learnt from; replay holds both raw.
+    normaliser: Normaliser | None = None
+    reward_scale: float = 1.0
     # Whether its curvature is to be gathered anew before its next update.
     needs_burn_in: bool = True
     # Faults of its environment in an interval that it tolerates, and whether one more stops the run.
@@ -87,7 +91,35 @@ class Member:
         """Draw a batch of this member's size, padded to the compiled one, and `noise` standard normal numbers for each row."""
         rng = rng or self.replay_rng
         rows, weights = self.replay.sample(rng, self.hyperparameters.batch_size, padded)
+        self.scale(rows[: self.hyperparameters.batch_size])
         return Sample(rows, weights, rng.standard_normal((padded, noise), np.float32))
+
+    def spaced(self, most: int) -> np.ndarray:
+        """Return at most that many transitions [N, W], packed, evenly spaced over the replay, as networks see them."""
+        rows = self.replay.spaced(most)
+        self.scale(rows)
+        return rows
+
+    def scale(self, rows: np.ndarray) -> None:
+        """Make packed raw transitions [N, W] what networks see, in place."""
+        observations = self.environment.shape.observations
+        if self.normaliser is not None:
+            scaling = self.normaliser.scaling
+            for part in (rows[:, :observations], rows[:, -observations:]):
+                part[:] = scaling.apply(part)
+        if self.reward_scale != 1.0:
+            rows[:, -observations - 2] *= np.float32(self.reward_scale)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The observation [O] as networks see it."""
+        return self.observation if self.normaliser is None else self.normaliser.scaling.apply(self.observation)
+
+    def observe(self, obs: np.ndarray) -> None:
+        """Stand at an observation [O] of training."""
+        self.observation = obs
+        if self.normaliser is not None:
+            self.normaliser.see(obs)
 
     def advance(self, action: np.ndarray) -> None:
         """Take an action [A] in [-1, 1], remember the transition, and start a new episode where this one ended.
@@ -107,13 +139,13 @@ class Member:
             self.recover(fault)
             return
         self.replay.insert(self.observation, action, step.reward, step.obs, step.terminated)
-        self.observation = step.obs
+        self.observe(step.obs)
         self.episode_return += step.reward
         if step.terminated or step.truncated:
             self.finished_returns.append(self.episode_return)
             self.episode_return = 0.0
             try:
-                self.observation = self.environment.reset()
+                self.observe(self.environment.reset())
             except EnvironmentFault as fault:
                 self.recover(fault)
 
@@ -128,7 +160,7 @@ class Member:
         while self.quarantined is None:
             try:
                 self.environment.rebuild()
-                self.observation = self.environment.reset(seed)
+                self.observe(self.environment.reset(seed))
                 return
             except EnvironmentFault as fault:
                 self.note(fault, "training")

@@ -65,8 +65,8 @@ def rollout_and_learn(
 
 
 def observations(members: list[Member]) -> np.ndarray:
-    """Return the members' observations [M, O]."""
-    return np.stack([member.observation for member in members])
+    """Return the members' observations [M, O] as networks see them."""
+    return np.stack([member.seen for member in members])
 
 
 def noises(members: list[Member]) -> np.ndarray:

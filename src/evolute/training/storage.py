@@ -54,8 +54,14 @@ def save(run: Path, member: Member, group: Group, interval: int) -> dict[str, An
         "needs_burn_in": member.needs_burn_in,
         "inserted": member.replay.inserted,
         "segments": [segment._asdict() for segment in member.replay.segments],
-        "learner": save_arrays(run, f"{interval:06}-{member.slot:03}", group.take(member.lane)),
+        "learner": save_arrays(run, f"{interval:06}-{member.slot:03}", _arrays_of(member, group)),
     }
+
+
+def _arrays_of(member: Member, group: Group) -> Any:
+    """Return a member's arrays as a pytree: its learner, and its normaliser's where it has one."""
+    learner = group.take(member.lane)
+    return learner if member.normaliser is None else {"learner": learner, "normaliser": member.normaliser.arrays}
 
 
 def require_segments(run: Path, members: Sequence[Member]) -> None:
@@ -88,8 +94,11 @@ def write(path: Path, data: bytes | memoryview) -> str:
 
 def restore(run: Path, member: Member, group: Group, described: dict[str, Any]) -> None:
     """Bring a new member to where a checkpoint left the old one; raises Damaged where what it names is of no use for it."""
-    arrays = load_arrays(run / CHECKPOINT_FOLDER, described["learner"])
-    group.put(member.lane, like(group.take(member.lane), arrays), reset_optimizers=False)
+    arrays = like(_arrays_of(member, group), load_arrays(run / CHECKPOINT_FOLDER, described["learner"]))
+    if member.normaliser is not None:
+        member.normaliser.become(arrays["normaliser"])
+        arrays = arrays["learner"]
+    group.put(member.lane, arrays, reset_optimizers=False)
     group.updates = described["updates"]
     restore_replay(run, member.replay, described, member.environment.shape)
     member.environment_steps = described["environment_steps"]

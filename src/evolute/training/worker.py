@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from evolute.algorithms.base import Learner, Sums
+from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Facts
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
@@ -74,6 +75,7 @@ class Parcel(NamedTuple):
     kind: str
     learner: Learner  # as host arrays
     replay: ReplayBuffer
+    normaliser: Normaliser | None
     needs_burn_in: bool
 
 
@@ -99,8 +101,8 @@ class Worker(Protocol):
     def take(self, lane: int, parcel: Parcel, reset: bool, interval: int) -> None:
         """Make a member a copy, after that many intervals: replay always; of its own algorithm networks and targets, too.
 
-        The optimizers' state is copied unless `reset`. Of another algorithm's member the networks are copied as far as they are
-        alike, and the rest starts anew.
+        So is what observations are scaled by. The optimizers' state is copied unless `reset`. Of another algorithm's member the
+        networks are copied as far as they are alike, and the rest starts anew.
         """
         ...
 

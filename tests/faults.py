@@ -37,7 +37,17 @@ SMALL = (
 MIXED = (
     *("Hopper-v4", "--steps", "900", "--interval", "100", "--learning-starts", "150", "--buffer-size", "350"),
     # Batch sizes stay as they are: every new one costs a compilation, here in each of a hundred processes.
-    *("--mix", "adam=2", "kfac=1", "--perturb", "actor_learning_rate", "critic_damping", *SMALL),
+    *(
+        "--mix",
+        "adam=2",
+        "kfac=1",
+        "--perturb",
+        "actor_learning_rate",
+        "critic_damping",
+        "--normalize-observations",
+        "true",
+        *SMALL,
+    ),
 )
 
 

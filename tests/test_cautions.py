@@ -30,6 +30,7 @@ TINY = {
     "interval": 20,
     "steps": 40,
 }
+NEVER = {"carry_episodes": "never"}
 WORDS = ["--actor-layers", "8", "--critic-layers", "8", "--batch-size", "32", "--learning-starts", "10", "--episodes", "1"]
 WORDS += ["--final-episodes", "1", "--interval", "20", "--steps", "40"]
 
@@ -64,14 +65,14 @@ def test_an_environment_that_fits_is_told_nothing_of():
 @pytest.mark.parametrize(
     ("env", "settings", "said"),
     [
-        ("Long-v0", {}, "has up to 50 steps, and an interval has 20, .*; raise --steps and --interval to at least 50."),
-        ("Long-v0", {"steps": 100}, "an interval has 20, .*; raise --interval to at least 50."),
-        ("Long-v0", {"interval": 100}, "an interval has 40, .*; raise --steps to at least 50."),
-        ("Twice-v0", {}, "has up to 30 steps, .*; raise --interval to at least 30."),
+        ("Long-v0", {}, "has up to 50 steps, and the run has 40: .*; raise --steps to at least 50."),
+        ("Long-v0", {"steps": 100} | NEVER, "an interval has 20, .*; set it to 'auto', or raise the interval to at least 50."),
+        ("Long-v0", {"interval": 100}, "the run has 40: .*; raise --steps to at least 50."),
+        ("Twice-v0", NEVER, "has up to 30 steps, .*; set it to 'auto', or raise the interval to at least 30."),
         (
             "Long-v0",
-            {"interval": 60, "steps": 60, "mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 30}},
-            "an interval has 30, .*; raise --steps-per-interval of sgd to at least 50.",
+            {"interval": 60, "steps": 60, "mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 30}} | NEVER,
+            "an interval has 30, .*; set it to 'auto'",
         ),
         (
             "probe_envs:Noisy-v0",
@@ -116,7 +117,7 @@ def test_the_library_warns_and_the_folder_keeps_it(tmp_path):
 
 
 def test_an_interval_without_an_ended_episode_is_told_once_and_recorded(tmp_path):
-    notes, events = told("probe_envs:Endless-v0", tmp_path / "run", episodes=1)
+    notes, events = told("probe_envs:Endless-v0", tmp_path / "run", episodes=1, **NEVER)
     assert len(notes) == 2
     assert "no episode of 'probe_envs:Endless-v0' ended within the first interval, of 20 steps" in notes[1]
     assert events == [{"event": "caution", "interval": 1, "steps": 20, "message": notes[1]}]
@@ -129,7 +130,16 @@ def test_an_interval_without_an_ended_episode_is_told_once_and_recorded(tmp_path
 def test_the_command_line_prints_what_the_library_warns_of(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for word, times in ((None, 1), ("--quiet", 0)):
-        cli_main("train", "probe_envs:Endless-v0", "--out", f"run{times}", *WORDS, *([word] if word else []))
+        cli_main(
+            "train",
+            "probe_envs:Endless-v0",
+            "--carry-episodes",
+            "never",
+            "--out",
+            f"run{times}",
+            *WORDS,
+            *([word] if word else []),
+        )
         out = capsys.readouterr().out
         assert out.count("note: the environment 'probe_envs:Endless-v0' has no known longest episode") == times
         assert out.count("no episode of 'probe_envs:Endless-v0' ended") == times

@@ -265,6 +265,14 @@ class Run:
         default=1.0,
     )
 
+    carry_episodes: str = setting(
+        "Whether an episode goes on over the end of an interval: 'always', 'never', or 'auto' (where one may be longer than an "
+        "interval).",
+        choice("auto", "always", "never"),
+        "'auto'",
+        default="auto",
+    )
+
     time_limit: float = setting(
         "Seconds that a call of an environment may take before it is killed; 0 for no limit.",
         not_negative(limits.TIME_LIMIT),

@@ -46,6 +46,8 @@ class Profile:
     faults: list[Fault] = field(default_factory=list)
     # Why it was out of the interval; None for a sound one.
     quarantined: str | None = None
+    # Whether its environment did not repeat the episode that was to go on.
+    unrepeated: bool = False
     finished_returns: list[float] = field(default_factory=list)
     # Of a member in quarantine: the largest magnitude of an observation and of a reward in its replay.
     largest: tuple[float, float] = (0.0, 0.0)
@@ -57,7 +59,7 @@ class Profile:
 
     def suffer(self, trouble: Trouble) -> None:
         """Take in what went wrong with the member in an interval."""
-        self.faults, self.quarantined = trouble
+        self.faults, self.quarantined, self.unrepeated = trouble
 
     def advance(self, outcome: Outcome) -> None:
         """Take in what came of the member's interval."""

@@ -9,6 +9,7 @@ from evolute.environments.spaces import Facts
 from evolute.options import shown
 from evolute.state import State
 from evolute.training.evaluate import LONGEST_EPISODE
+from evolute.training.host import carries
 
 
 def at_start(run: Run, facts: Facts) -> list[str]:
@@ -29,18 +30,21 @@ def flattened(env: str, facts: Facts) -> list[str]:
 
 def too_short(run: Run, facts: Facts) -> list[str]:
     """Return what is to be known where an episode does not fit into an interval."""
-    longest, length = facts.longest_episode, min(run.interval, run.steps)
-    if longest is None:
+    longest = facts.longest_episode
+    if longest is None or (carries(run, facts) and longest <= run.steps):
         return []
-    own = {kind: run.interval_steps(kind, length) if run.shrink == "both" else length for kind in run.mix}
-    if longest <= min(own.values()):
+    own = {kind: run.interval_steps(kind, run.interval) if run.shrink == "both" else run.interval for kind in run.mix}
+    if longest <= min(*own.values(), run.steps):
         return []
-    names = [name for name, steps in (("--steps", run.steps), ("--interval", run.interval)) if steps < longest]
-    names += [f"--steps-per-interval of {kind}" for kind, steps in own.items() if steps < length]
+    if longest > run.steps:
+        return [
+            f"an episode of {run.env!r} has up to {longest:,} steps, and the run has {run.steps:,}: nobody trains on an end "
+            f"that comes later; raise --steps to at least {longest}."
+        ]
     return [
         f"an episode of {run.env!r} has up to {longest:,} steps, and an interval has {min(own.values()):,}, after which the "
-        "environment is made anew: nobody trains on the end of an episode that is longer than an interval; "
-        f"raise {' and '.join(names)} to at least {longest}."
+        "environment is made anew, because carry_episodes is 'never': nobody trains on the end of an episode that is longer; "
+        f"set it to 'auto', or raise the interval to at least {longest}."
     ]
 
 
@@ -88,15 +92,32 @@ def repetition(env: str, circumstances: dict[str, Any]) -> list[str]:
 
 def event_rows(state: State) -> list[dict[str, Any]]:
     """Return what the interval that just ended shows, as events."""
-    endless = state.facts.longest_episode is None
-    if state.interval > 1 or not endless or any(member.finished_returns or member.quarantined for member in state.members):
+    said = [*endless(state), *unrepeated(state)]
+    return [{"event": "caution", "interval": state.interval, "steps": state.steps_done, "message": message} for message in said]
+
+
+def endless(state: State) -> list[str]:
+    """Return what is to be known where no episode ended in the first interval, which cuts it."""
+    known = state.facts.longest_episode is not None or carries(state.run, state.facts)
+    if state.interval > 1 or known or any(member.finished_returns or member.quarantined for member in state.members):
         return []
-    message = (
+    return [
         f"no episode of {state.run.env!r} ended within the first interval, of {state.steps_done:,} steps, after which the "
-        "environment is made anew: nobody trains on the end of an episode that is longer than an interval; raise --interval "
-        "above the length of an episode, or register the environment with a max_episode_steps that fits in."
-    )
-    return [{"event": "caution", "interval": state.interval, "steps": state.steps_done, "message": message}]
+        "environment is made anew, because carry_episodes is 'never': nobody trains on the end of an episode that is longer; "
+        "set it to 'auto', or raise the interval above the length of an episode."
+    ]
+
+
+def unrepeated(state: State) -> list[str]:
+    """Return what is to be known where an environment did not repeat the episodes that were to go on."""
+    slots = [str(member.slot) for member in state.members if member.unrepeated]
+    if not slots:
+        return []
+    return [
+        f"the environment {state.run.env!r} did not repeat the open episode of member{'s' if len(slots) > 1 else ''} "
+        f"{', '.join(slots)} from its seed and its actions, so a new one was begun: what follows is not what the run would have "
+        "been without the interruption; draw all randomness from self.np_random, and keep no state over episodes."
+    ]
 
 
 def messages(events: list[dict[str, Any]]) -> list[str]:

@@ -174,8 +174,11 @@ def _read(path: Path) -> dict[str, Any]:
             f"{versions()['evolute']}, which reads {FORMAT!r}; resume it with the version that wrote it."
         )
     if isinstance(manifest, dict):
-        # One of before strategies remembered anything.
+        # One of before strategies remembered anything, and episodes went on.
         manifest.setdefault("memory", {})
+        for member in manifest["members"] if isinstance(manifest.get("members"), list) else ():
+            if isinstance(member, dict):
+                member.setdefault("episode", None)
     # A checksum proves no good will.
     if (wrong := forms.fault(manifest, forms.MANIFEST)) is not None:
         raise Damaged(f"it is not of the form {FORMAT!r}: {wrong}")

@@ -134,6 +134,10 @@ MANIFEST = {
                 f"a table of at most {limits.ENTRIES} finite numbers",
             ),
             "inserted": WHOLE,
+            "episode": Rule(
+                lambda x: x is None or (isinstance(x, list) and len(x) == 2 and all(map(WHOLE.holds, x)) and x[0] < 2**31),
+                "a seed and a number of steps, or null",
+            ),
             "segments": Rule(lambda x: isinstance(x, list) and all(fault(s, SEGMENT) is None for s in x), "a list of segments"),
             "learner": FILE,
         }

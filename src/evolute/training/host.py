@@ -13,7 +13,7 @@ from evolute.config import Run
 from evolute.environments.gym import Environment
 from evolute.environments.making import making_of
 from evolute.environments.normalise import Normaliser
-from evolute.environments.spaces import Shape
+from evolute.environments.spaces import Facts, Shape
 from evolute.errors import EnvironmentFault, RunStopped
 from evolute.policy import Policy
 from evolute.training import evaluate, health, placement, rollout, storage
@@ -95,7 +95,7 @@ class Host:
 
     def troubles(self) -> dict[int, Trouble]:
         """Return what went wrong with the members in this interval, by lane."""
-        return {lane: Trouble(member.faults, member.quarantined) for lane, member in self.members.items()}
+        return {lane: Trouble(member.faults, member.quarantined, member.unrepeated) for lane, member in self.members.items()}
 
     def give(self, lane: int) -> Parcel:
         """Return what an exploit copies of a member."""
@@ -114,6 +114,8 @@ class Host:
         if member.normaliser is not None and parcel.normaliser is not None:
             member.normaliser.copy_from(parcel.normaliser)
         member.needs_burn_in = reset or parcel.needs_burn_in
+        # Its actions are no longer in the replay.
+        member.drop_episode()
 
     def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
         """Write new transitions of members into a run folder."""
@@ -154,7 +156,16 @@ def new_member(runs: Sequence[Run], lane: int) -> Member:
     member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
     member.normaliser = Normaliser(environment.shape.observations) if run.normalize_observations else None
     member.reward_scale = run.reward_scale
+    member.carries = carries(run, environment.facts)
     return member
+
+
+def carries(run: Run, facts: Facts) -> bool:
+    """Return whether episodes go on over the ends of intervals: if not said, where one may be longer than an interval."""
+    if run.carry_episodes != "auto":
+        return run.carry_episodes == "always"
+    shortest = min(run.steps_per_interval.get(kind, run.interval) if run.shrink == "both" else run.interval for kind in run.mix)
+    return facts.longest_episode is None or facts.longest_episode > shortest
 
 
 def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape) -> list[Group]:

@@ -24,6 +24,13 @@ class Fault(NamedTuple):
     environment_steps: int
 
 
+class Episode(NamedTuple):
+    """What makes an open episode again: with the actions, which the replay holds, a deterministic environment repeats it."""
+
+    seed: int  # of the reset that began it
+    steps: int  # so far
+
+
 @dataclass
 class Member:
     """One agent: what is not a network. Its slot and kind never change."""
@@ -41,6 +48,10 @@ class Member:
     # What it scales observations by before networks see them, and rewards before they are learnt from; replay holds both raw.
     normaliser: Normaliser | None = None
     reward_scale: float = 1.0
+    # Whether an episode goes on over the end of an interval, the open one, and whether the environment here stands where it does.
+    carries: bool = False
+    episode: Episode | None = None
+    live: bool = False
     # Whether its curvature is to be gathered anew before its next update.
     needs_burn_in: bool = True
     # Faults of its environment in an interval that it tolerates, and whether one more stops the run.
@@ -50,7 +61,12 @@ class Member:
     faults: list[Fault] = field(default_factory=list)
     # Why it is out until an evolution replaces it or the interval ends; None for a sound one.
     quarantined: str | None = None
+    # Whether the environment did not repeat an episode that was to go on.
+    unrepeated: bool = False
+    # Whether the environment is older than the interval, and is made anew before its next episode.
+    stale: bool = False
     rebuild_rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    episode_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     observation: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     warm_up_rng: np.random.Generator = field(default_factory=np.random.default_rng)
     replay_rng: np.random.Generator = field(default_factory=np.random.default_rng)
@@ -63,17 +79,56 @@ class Member:
         """Start an interval with random streams of its own.
 
         The environment is made anew, because a seeded reset need not clear all of its state: milliseconds (7 for HalfCheetah-v4,
-        as for Humanoid-v4). And it is reset, so an episode that the last interval's end cut counts as truncated.
+        as for Humanoid-v4). And it is reset, so an episode that the last interval's end cut counts as truncated; unless the
+        member carries episodes over, and goes on with that one.
         """
-        self.faults, self.quarantined = [], None
+        self.faults, self.quarantined, self.unrepeated, self.stale = [], None, False, False
         self.rebuild_rng = stream(Purpose.REBUILD)
-        self.rebuild(int(stream(Purpose.ENVIRONMENT).integers(2**31)))
+        self.episode_rng = stream(Purpose.ENVIRONMENT)
+        if not self.go_on():
+            self.episode_return = 0.0
+            self.rebuild(self.next_seed())
         self.warm_up_rng = stream(Purpose.WARM_UP)
         self.replay_rng = stream(Purpose.REPLAY)
         self.noise_rng = stream(Purpose.NOISE)
         self.burn_in_rng = stream(Purpose.BURN_IN)
-        self.episode_return = 0.0
         self.finished_returns = []
+
+    def next_seed(self) -> int:
+        """Return the seed of another episode of this interval."""
+        return int(self.episode_rng.integers(2**31))
+
+    def go_on(self) -> bool:
+        """Go on with the open episode; return False where there is none, it cannot be repeated, or is not carried over."""
+        # What the replay does not hold another process could not repeat, and it must do as this one does.
+        if not self.carries or self.episode is None or self.episode.steps > len(self.replay):
+            return False
+        if not self.live:
+            self.unrepeated = not self.repeat(self.episode)
+        self.stale = True
+        return not self.unrepeated
+
+    def repeat(self, episode: Episode) -> bool:
+        """Bring a new environment to where an episode stands; return whether it gave what the replay recorded."""
+        observations, self.episode_return = self.environment.shape.observations, 0.0
+        try:
+            self.environment.rebuild()
+            obs = self.environment.reset(episode.seed)
+            for row in self.replay.last(episode.steps):
+                step = self.environment.step(row[observations : -observations - 2])
+                recorded = (row[:observations].tobytes(), float(row[-observations - 2]), row[-observations:].tobytes())
+                if (obs.tobytes(), float(np.float32(step.reward)), step.obs.tobytes()) != recorded:
+                    return False
+                if step.terminated or step.truncated:
+                    return False
+                self.episode_return += step.reward
+                obs = step.obs
+        except EnvironmentFault as fault:
+            self.note(fault, "training")
+            return False
+        # It was seen before.
+        self.observation, self.live = obs, True
+        return True
 
     def warm_up_action(self, noise: float) -> np.ndarray:
         """Return a uniformly random action [A]; with Gaussian `noise` on top, clipped, where that is not zero."""
@@ -141,13 +196,24 @@ class Member:
         self.replay.insert(self.observation, action, step.reward, step.obs, step.terminated)
         self.observe(step.obs)
         self.episode_return += step.reward
+        if self.episode is not None:
+            self.episode = self.episode._replace(steps=self.episode.steps + 1)
         if step.terminated or step.truncated:
             self.finished_returns.append(self.episode_return)
             self.episode_return = 0.0
-            try:
-                self.observe(self.environment.reset())
-            except EnvironmentFault as fault:
-                self.recover(fault)
+            self.begin_episode()
+
+    def begin_episode(self) -> None:
+        """Start another episode of this interval; one that may be carried over has a seed by which it is repeated."""
+        if self.stale:
+            self.rebuild(self.next_seed())
+            return
+        seed = self.next_seed() if self.carries else None
+        try:
+            self.observe(self.environment.reset(seed))
+            self.episode = None if seed is None else Episode(seed, 0)
+        except EnvironmentFault as fault:
+            self.recover(fault)
 
     def recover(self, fault: EnvironmentFault) -> None:
         """Start a new episode in a new environment after a fault in training."""
@@ -161,10 +227,15 @@ class Member:
             try:
                 self.environment.rebuild()
                 self.observe(self.environment.reset(seed))
+                self.episode, self.live, self.stale = Episode(seed, 0), True, False
                 return
             except EnvironmentFault as fault:
                 self.note(fault, "training")
                 seed = int(self.rebuild_rng.integers(2**31))
+
+    def drop_episode(self) -> None:
+        """Let no episode go on: the next interval begins another one."""
+        self.episode, self.live = None, False
 
     def note(self, fault: EnvironmentFault, during: str) -> None:
         """Remember a fault; one too many is quarantine, or raises RunStopped."""
@@ -186,5 +257,6 @@ class Member:
     def quarantine(self, reason: str) -> None:
         """Take the member out for the rest of the interval."""
         self.quarantined = reason
+        self.drop_episode()
         # Its group goes on computing an action for it.
         self.observation = np.zeros(self.environment.shape.observations, np.float32)

@@ -171,7 +171,11 @@ class ReplayBuffer:
 
     def transitions(self) -> np.ndarray:
         """Return all transitions [N, W], packed, oldest first, as a copy."""
-        return self._packed(np.arange(self.inserted - len(self), self.inserted) % self._slots)
+        return self.last(len(self))
+
+    def last(self, count: int) -> np.ndarray:
+        """Return the newest `count` transitions [N, W], packed, oldest first, as a copy."""
+        return self._packed(np.arange(self.inserted - count, self.inserted) % self._slots)
 
     def spaced(self, most: int) -> np.ndarray:
         """Return at most that many transitions [N, W], packed, evenly spaced over all that are held."""

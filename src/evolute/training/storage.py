@@ -13,7 +13,7 @@ from evolute.environments.spaces import Shape
 from evolute.errors import Damaged, RunStopped, UserError
 from evolute.files import CHECKPOINT_FOLDER, REPLAY_FOLDER, make_folder, write_whole
 from evolute.training.arrays import like, storable
-from evolute.training.member import Member
+from evolute.training.member import Episode, Member
 from evolute.training.placement import Group
 from evolute.training.replay import ReplayBuffer, Segment, Steps, fits
 
@@ -53,6 +53,7 @@ def save(run: Path, member: Member, group: Group, interval: int) -> dict[str, An
         "updates": group.updates,
         "needs_burn_in": member.needs_burn_in,
         "inserted": member.replay.inserted,
+        "episode": list(member.episode) if member.carries and member.episode is not None else None,
         "segments": [segment._asdict() for segment in member.replay.segments],
         "learner": save_arrays(run, f"{interval:06}-{member.slot:03}", _arrays_of(member, group)),
     }
@@ -104,6 +105,7 @@ def restore(run: Path, member: Member, group: Group, described: dict[str, Any]) 
     member.environment_steps = described["environment_steps"]
     member.gradient_steps = described["gradient_steps"]
     member.needs_burn_in = described["needs_burn_in"]
+    member.episode = described["episode"] and Episode(*described["episode"])
 
 
 def load_arrays(folder: Path, described: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Trouble(NamedTuple):
 
     faults: list[Fault]  # of its environment
     quarantined: str | None  # why it is out of the interval
+    unrepeated: bool = False  # whether the environment did not repeat the episode that was to go on
 
 
 class Outcome(NamedTuple):

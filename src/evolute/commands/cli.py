@@ -18,7 +18,6 @@ from evolute.streams import ReaderGone, complain, make_output_optional, prepared
 if TYPE_CHECKING:
     from evolute.commands.flags import DemoFlags, EvaluateFlags, ResumeFlags
     from evolute.config import Run
-    from evolute.environments.making import Making
     from evolute.report.live import LiveTable, PlainLines
     from evolute.runs.folder import RunFolder
     from evolute.state import Observer, Progress, Result
@@ -310,10 +309,11 @@ def _resume(flags: "ResumeFlags") -> None:
 def _evaluate(flags: "EvaluateFlags") -> None:
     from evolute.commands.flags import seconds, whole_number
     from evolute.environments.gym import Environment
-    from evolute.environments.making import modules_of
+    from evolute.environments.making import making_of, modules_of
     from evolute.report.live import listening, signs_on_error
     from evolute.report.tables import number
     from evolute.runs.folder import RunFolder
+    from evolute.runs.policies import of_member
     from evolute.training import evaluate
 
     if flags.steps is not None and flags.episodes is not None:
@@ -321,10 +321,15 @@ def _evaluate(flags: "EvaluateFlags") -> None:
     steps = whole_number("--steps", flags.steps or "150000", least=1)
     episodes = None if flags.episodes is None else whole_number("--episodes", flags.episodes, least=1)
     seed, time_limit = whole_number("--seed", flags.seed, least=0), seconds("--time-limit", flags.time_limit)
+    member = None if flags.member is None else whole_number("--member", flags.member, least=0)
     folder = RunFolder.open(one_run(flags.run))
-    policy, making = folder.best_policy(), making_in(folder)
-    admit(modules_of(policy.env, making.wrap), flags.allow_import or ())
-    environment = Environment(policy.env, time_limit, making)
+    run = run_of(folder)
+    # Before the environment is made: it says whether there is one.
+    policy = folder.best_policy() if member is None else None
+    env, making = policy.env if policy else run.env, making_of(run)
+    admit(modules_of(env, making.wrap), flags.allow_import or ())
+    environment = Environment(env, time_limit, making)
+    policy = policy or of_member(folder.path, member or 0, environment.facts)
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
         raise UserError(
             f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "
@@ -348,14 +353,13 @@ def _evaluate(flags: "EvaluateFlags") -> None:
     )
 
 
-def making_in(folder: "RunFolder") -> "Making":
-    """Return how the environment of a run folder is made; raises UserError where its configuration cannot be read."""
+def run_of(folder: "RunFolder") -> "Run":
+    """Return the run of a folder; raises UserError where its configuration cannot be read."""
     from evolute import toml
     from evolute.config import Run
-    from evolute.environments.making import making_of
     from evolute.runs.folder import CONFIG_FILE
 
-    return making_of(Run(**toml.read(folder.path / CONFIG_FILE)))
+    return Run(**toml.read(folder.path / CONFIG_FILE))
 
 
 # -------------------------------------------------------------------------------------------------------------- demo

@@ -231,6 +231,8 @@ class EvaluateFlags:
     """Play deterministic episodes with a run's best policy; only completed ones count (RL Baselines3 Zoo)."""
 
     run: RunArgument = None
+    member: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the best policy of all)")] = None
+    """Member whose latest policy is played instead."""
     steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 150000)")] = None
     """Environment steps to play."""
     episodes: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None

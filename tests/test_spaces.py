@@ -8,9 +8,11 @@ import pytest
 
 import evolute
 import probe_envs
+from evolute import Run, train
 from evolute.environments.gym import Environment, EnvironmentFault, physics_fingerprint
 from evolute.errors import UserError
 from evolute.policy import Policy, in_units_of
+from faults import differences
 
 TINY = {"actor_layers": (8,), "critic_layers": (8,), "batch_size": 16, "episodes": 1, "final_episodes": 1}
 UNITS = [np.float32(1), np.float32(-1), np.nextafter(np.float32(1), np.float32(0)), np.float32(0), np.float32(-0.0)]
@@ -295,3 +297,16 @@ def test_what_a_step_returns_is_no_transition(name, said):
         environment.step(np.zeros(1, np.float32))
     assert fault.value.call == "step"
     assert fault.value.message.startswith(said)
+
+
+def test_a_goal_environment_trains_from_its_id(tmp_path):
+    settings = {"mix": {"adam": 1, "kfac": 1, "sac:kfac": 1}, "steps": 150, "interval": 50, "batch_size": 32}
+    settings |= {"actor_layers": (8,), "critic_layers": (8,), "learning_starts": 40, "episodes": 1, "final_episodes": 1}
+    run = Run("gymnasium_robotics:FetchReachDense-v4", normalize_observations=True, **settings)
+    notes = []
+    result = train(run, tmp_path / "run", note=notes.append)
+    [said] = [note for note in notes if "are flattened" in note]
+    assert "flattened to 16 numbers" in said
+    assert result.evaluation.mean < 0.0
+    train(run, tmp_path / "two", note=notes.append, workers=2)
+    assert differences(tmp_path / "two", tmp_path / "run") == []

@@ -170,3 +170,57 @@ def test_modules_are_those_of_the_environment_and_of_its_wrappers():
     assert modules_of("HalfCheetah-v4") == []
     assert modules_of("a.b:E-v0", ("c:f", "a.b:g", "gymnasium.wrappers:FlattenObservation")) == ["a.b", "c"]
     assert "test_making" in sys.modules
+
+
+def short_hopper(noise=0.01):
+    """Return what a user's own function makes."""
+    return gymnasium.make("Hopper-v4", reset_noise_scale=noise, max_episode_steps=30)
+
+
+def nothing():
+    return None
+
+
+def test_a_function_may_make_the_environment(tmp_path):
+    """It is recorded by its name, so processes and a resume find it."""
+    making = {"env_kwargs": {"noise": 0.02}, "max_episode_steps": 20, "wrap": (scaled,)}
+    run = evolute.Run(short_hopper, mix={"adam": 2}, **SIZES, **making)
+    assert (run.env, run.wrap) == ("test_making:short_hopper()", ("test_making:scaled",))
+    evolute.train(run, tmp_path / "one", note=lambda _: None)
+    rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    assert max(row["episode_length"] for row in rows) <= 20
+    evolute.train(dataclasses.replace(run, steps=60), tmp_path / "two", note=lambda _: None, workers=2)
+    with pytest.raises(UserError, match="add --allow-import test_making"):
+        evolute.resume(tmp_path / "two", steps=120)
+    evolute.resume(tmp_path / "two", steps=120, note=lambda _: None, allow_import="test_making")
+    assert differences(tmp_path / "two", tmp_path / "one") == []
+    assert Environment(run.env, 30.0, Making({"noise": 0.02})).facts.longest_episode == 30
+    plain = physics_fingerprint(run.env)
+    assert physics_fingerprint(run.env, making=Making({"noise": 0.5})) != plain == physics_fingerprint(run.env, 30.0)
+
+
+def test_the_command_line_takes_a_function_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--actor-layers", "8", "--critic-layers", "8", "--batch-size", "16", "--learning-starts", "20", "--steps", "60"]
+    words = ["train", "test_making:short_hopper()", *sizes, "--interval", "60", "--episodes", "1", "--final-episodes", "1"]
+    assert ended(*words, "--out", "run") == 0
+    assert 'env = "test_making:short_hopper()"' in (tmp_path / "run" / "config.toml").read_text()
+    assert ended("evaluate", "run", "--episodes", "1", "--allow-import", "test_making") == 0
+    capsys.readouterr()
+    for env, said in (
+        ("test_making:missing()", "env names 'test_making:missing', which cannot be imported"),
+        ("test_making:nothing()", "env is 'test_making:nothing()', which returned None; it must return a gymnasium.Env."),
+        ("no_such_module:make()", "cannot be imported: No module named 'no_such_module'"),
+        ("short_hopper()", "cannot be imported"),
+        ("test_making:short_hopper(noise=1)", "the environment"),
+    ):
+        assert ended("train", env, *words[2:], "--out", "other") == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_function_that_no_other_process_can_import_is_refused():
+    with pytest.raises(UserError, match=r"env is <function .*<lambda>.*>, which no other process can import; define it by `def`"):
+        evolute.Run(lambda: short_hopper())
+    with pytest.raises(UserError, match=r"wrap is .*, which no other process can import"):
+        evolute.Run("Hopper-v4", wrap=[lambda env: env])

@@ -11,6 +11,7 @@ from evolute import checks, kinds, limits, optimizers, options, resolution
 from evolute.hyperparameters import BOUNDS, SETTINGS, Hyperparameters
 from evolute.options import Rule, choice, not_negative, positive, setting
 from evolute.overlay import merge
+from evolute.paths import path_of
 from evolute.presets import ALGORITHMS
 from evolute.presets import PRESETS as PRESETS
 
@@ -19,6 +20,8 @@ _PRESET: Any = None
 STEPS = "environment steps"
 
 
+# Ends an environment that a function makes: MODULE:FUNCTION().
+CALL = "()"
 # Arguments of gymnasium.make that other settings give, or nobody.
 RESERVED = ("id", "max_episode_steps", "disable_env_checker")
 
@@ -81,7 +84,13 @@ class Run:
     """
 
     # A file without one must not end in a TypeError.
-    env: str = setting("Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0.", _ENV, "HalfCheetah-v4", default=_PRESET)
+    env: str = setting(
+        "Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0, or a function that makes the environment: "
+        "my_package.envs:make(). In Python it may be the function itself.",
+        _ENV,
+        "HalfCheetah-v4",
+        default=_PRESET,
+    )
     mix: dict[str, int] = setting(
         "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2. Another algorithm "
         "than TD3 is named in front: sac:adam=2 ddpg:adam=1.",
@@ -321,6 +330,10 @@ class Run:
     def __post_init__(self) -> None:
         """Fill in the presets, resolve each algorithm's settings and the optimizers' options, and check everything."""
         given = {name: value for name, value in vars(self).items() if value is not _PRESET}
+        if callable(given.get("env")):
+            given["env"] = path_of("env", given["env"]) + CALL
+        if isinstance(wrap := given.get("wrap"), list | tuple):
+            given["wrap"] = [path_of("wrap", function) if callable(function) else function for function in wrap]
         hints, fields = typing.get_type_hints(Run), {field.name: field for field in dataclasses.fields(Run)}
         for name in ("env", "preset", "mix", "steps_per_interval"):
             given[name] = options.checked(name, given.get(name), hints[name], options.Setting.of(fields[name]))

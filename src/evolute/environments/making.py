@@ -1,13 +1,13 @@
 """How an environment is made: Gymnasium's id, arguments, a time limit of episodes, the user's own wrappers."""
 
-import importlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 
-from evolute.config import Run
+from evolute.config import CALL, Run
 from evolute.errors import UserError, closest
+from evolute.paths import function_at
 
 
 class Making(NamedTuple):
@@ -25,7 +25,27 @@ PLAIN = Making()
 
 
 def make(env_id: str, making: Making) -> gymnasium.Env:
-    """Return an environment as it is to be made; raises UserError where it is unknown or a wrapper is of no use."""
+    """Return an environment as it is to be made; raises UserError where it is unknown or a function is of no use."""
+    env = _called(env_id, making) if env_id.endswith(CALL) else _registered(env_id, making)
+    for path in making.wrap:
+        wrapped = function_at("wrap", path)(env)
+        if not isinstance(wrapped, gymnasium.Env):
+            env.close()
+            raise UserError(f"wrap names {path!r}, which returned {wrapped!r}; it must return a gymnasium.Env.")
+        env = wrapped
+    return env
+
+
+def _called(env_id: str, making: Making) -> gymnasium.Env:
+    """Return what a function of the user's makes."""
+    env = function_at("env", env_id.removesuffix(CALL))(**making.kwargs)
+    if not isinstance(env, gymnasium.Env):
+        raise UserError(f"env is {env_id!r}, which returned {env!r}; it must return a gymnasium.Env.")
+    return gymnasium.wrappers.TimeLimit(env, making.max_episode_steps) if making.max_episode_steps else env
+
+
+def _registered(env_id: str, making: Making) -> gymnasium.Env:
+    """Return the environment that Gymnasium knows by an id."""
     module = env_id[: env_id.rfind(":") + 1]
     try:
         # The checker wraps every step in tests that cost more than some environments do.
@@ -38,25 +58,7 @@ def make(env_id: str, making: Making) -> gymnasium.Env:
     if env.spec is not None and module + env.spec.id != env_id:
         env.close()
         raise UserError(f"the environment {env_id!r} has no version; name it in full, such as {module + env.spec.id}.")
-    for path in making.wrap:
-        wrapped = _wrapper(path)(env)
-        if not isinstance(wrapped, gymnasium.Env):
-            env.close()
-            raise UserError(f"wrap names {path!r}, which returned {wrapped!r}; it must return a gymnasium.Env.")
-        env = wrapped
     return env
-
-
-def _wrapper(path: str) -> Any:
-    """Return the function that a wrapper's path names; raises UserError where there is none."""
-    module, _, name = path.partition(":")
-    try:
-        function: Any = importlib.import_module(module)
-        for part in name.split("."):
-            function = getattr(function, part)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"wrap names {path!r}, which cannot be imported: {error}; name it as MODULE:FUNCTION.") from None
-    return function
 
 
 def making_of(run: Run) -> Making:

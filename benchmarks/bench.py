@@ -174,20 +174,24 @@ class Crew:
 
         steps = 1_000_000
         self.run = Run(ENV, mix={"adam": 8}, steps=steps, learning_starts=100, buffer_size=100_000, interval=400, **settings)
-        self.workers = processes.start([self.run], len(CORES), print, kept=False)
+        self.workers = processes.start([self.run], len(CORES), print, [])
         self.interval = 0
         # Compilation, and the random steps before learning starts.
         self.end_to_end()
 
-    def end_to_end(self):
-        """Return the seconds of one member's step in an interval, of the slowest process."""
+    def end_to_end(self, workers=None):
+        """Return the seconds of one member's step in an interval that some processes train, of the slowest of them."""
         from evolute.training.worker import Orders, together
 
-        orders = Orders(self.run.initial_hyperparameters("adam"), [0])
-        waits = [w.train(self.interval, dict.fromkeys(w.lanes, orders), lambda _: None) for w in self.workers]
+        orders, workers = Orders(self.run.initial_hyperparameters("adam"), [0]), workers or self.workers
+        waits = [w.train(self.interval, dict.fromkeys(w.lanes, orders), lambda _: None) for w in workers]
         seconds = together([wait() for wait in waits]).seconds
         self.interval += 1
-        return (seconds["rollout"] + seconds["learn"]) / (self.run.interval * 8)
+        return (seconds["rollout"] + seconds["learn"]) / (self.run.interval * sum(len(w.lanes) for w in workers))
+
+    def alone(self):
+        """Return the same of one process on its core, while the others wait: what the model for more cores is made of."""
+        return self.end_to_end(self.workers[:1])
 
     def close(self):
         for worker in self.workers:
@@ -294,14 +298,12 @@ if {peer!r} == "sb3":
     import torch
     torch.set_num_threads({threads})
     from stable_baselines3 import TD3
-    policy = dict(net_arch=[400, 300])
 else:
     from sbx import TD3
-    policy = dict(net_arch=[400, 300])
 from stable_baselines3.common.noise import NormalActionNoise
 noise = NormalActionNoise(np.zeros(6), 0.1 * np.ones(6))
-agent = TD3("MlpPolicy", gymnasium.make({env!r}), learning_rate=1e-3, batch_size=256, learning_starts=200, gradient_steps=1,
-            train_freq=1, action_noise=noise, policy_kwargs=policy, buffer_size=100_000, device="cpu")
+agent = TD3("MlpPolicy", gymnasium.make({env!r}), learning_rate=1e-3, batch_size={batch}, learning_starts=200, gradient_steps=1,
+            train_freq=1, action_noise=noise, policy_kwargs=dict(net_arch={units}), buffer_size=100_000, device="cpu")
 agent.learn(600)
 seconds = []
 for _ in range({repetitions}):
@@ -315,17 +317,16 @@ print(json.dumps(sorted(seconds)[len(seconds) // 2]))
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
-def one_after_the_other(peer, steps, repetitions):
+def one_after_the_other(settings):
     """Return seconds per agent and step where each agent has all cores to itself, and the agents take turns."""
-    return child(PEER.format(cores=set(CORES), threads=len(CORES), peer=peer, env=ENV, steps=steps, repetitions=repetitions))
+    return child(PEER.format(cores=set(CORES), threads=len(CORES), **settings))
 
 
-def side_by_side(peer, steps, repetitions):
+def side_by_side(settings):
     """Return seconds per agent and step of pinned processes with one thread, one per core, each training one agent."""
-    settings = {"threads": 1, "peer": peer, "env": ENV, "steps": steps, "repetitions": repetitions}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PEER.format(cores={core}, **settings)],
+            [sys.executable, "-c", PEER.format(cores={core}, threads=1, **settings)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -412,7 +413,8 @@ def measure(full):
 
     say("the same with networks of 64-64 and batches of 128")
     host, crew = population("adam", 8, **SMALL), Crew(**SMALL)
-    cases = {"update": update_only(host, 100), "one process": end_to_end(host, 400), "workers": crew.end_to_end}
+    cases = {"update": update_only(host, 100), "one process": end_to_end(host, 400)}
+    cases |= {"workers": crew.end_to_end, "a worker alone": crew.alone}
     found["small"] = median_of_turns(cases, repetitions)
     host.close()
     crew.close()
@@ -441,7 +443,7 @@ def measure(full):
     if full:
         say("memory of 8 members with full buffers")
         found["memory"] = {task: child(MEMORY.format(env=task, here=str(HERE))) for task in ("HalfCheetah-v4", "Humanoid-v4")}
-    found["peers"] = {}
+    found["peers"], found["small_peers"] = {}, {}
     for peer, package in (("sb3", "stable_baselines3"), ("sbx", "sbx")):
         if importlib.util.find_spec(package) is None:
             say(f"{peer}: not installed, left out")
@@ -450,10 +452,13 @@ def measure(full):
         host = population("adam", 8)
         ours = end_to_end(host)
         before = ours()
-        steps = 1_000 if full else 300
-        theirs = {"side_by_side": side_by_side(peer, steps, 3), "one_after_the_other": one_after_the_other(peer, steps, 3)}
+        settings = {"peer": peer, "env": ENV, "steps": 1_000 if full else 300, "repetitions": 3}
+        large = settings | {"units": list(UNITS), "batch": BATCH}
+        theirs = {"side_by_side": side_by_side(large), "one_after_the_other": one_after_the_other(large)}
         found["peers"][peer] = {**theirs, "ours": (before + ours()) / 2}
         host.close()
+        small = settings | {"units": list(SMALL["actor_layers"]), "batch": SMALL["batch_size"], "steps": 1_500}
+        found["small_peers"][peer] = {"side_by_side": side_by_side(small), "one_after_the_other": one_after_the_other(small)}
     if full and importlib.util.find_spec("backpack") is not None:
         say("BackPACK")
         found["backpack"] = child(BACKPACK.format(threads=len(CORES), inputs=OBS + ACT))
@@ -499,6 +504,12 @@ def table(found):
     if small:
         for case, words in (("one process", "in one process"), ("workers", f"with {found['about']['cores']} workers")):
             targets.append((f"64-64, batches of 128, {words}, of update only: 70%", f"{small['update'] / small[case]:.0%}"))
+        best = min(small["one process"], small["workers"])
+        for peer, values in found.get("small_peers", {}).items():
+            other = min(values.values())
+            targets.append(
+                (f"64-64, batches of 128, against {peer}, best arrangements", f"{other / best:.2f} times ({ms(other)} ms)")
+            )
     if "64" in growth:
         targets.append(("cost per member, 64 against 8: within 10%", f"{growth['64'] / growth['8'] - 1:+.0%}"))
     for task, size in found.get("memory", {}).items():
@@ -521,11 +532,20 @@ def table(found):
             f"Products: {gflop:.2f} GFLOP per update, {gflop / side['products']:.0f} GFLOP/s on {found['about']['cores']} cores.",
             markdown(("target", "measured"), targets),
             markdown(("per member and step, 64-64, batches of 128", "ms"), [(case, ms(value)) for case, value in small.items()]),
+            markdown(("cores, a worker on each", "ms per member and step by the model", "measured"), model(small)),
             markdown(("members", "ms per member and update, `adam`"), [(n, ms(value)) for n, value in growth.items()]),
             markdown(("environment", "µs per step, one core"), [(t, f"{v * 1e6:.0f}") for t, v in found["environment"].items()]),
             markdown(("phase", "share of the wall time"), [(name, f"{spent / whole:.1%}") for name, spent in phases.items()]),
         ]
     )
+
+
+def model(small):
+    """Return rows of what workers cost: a member and step takes a core as long as alone, whatever the other cores do."""
+    if "a worker alone" not in small:
+        return []
+    measured = {len(CORES): ms(small["workers"])}
+    return [(str(n), ms(small["a worker alone"] / n), measured.get(n, "-")) for n in (len(CORES), 16, 64)]
 
 
 def markdown(head, rows):

@@ -4,6 +4,7 @@ References:
     Martens & Grosse 2015, arXiv 1503.05671 (factors, damping); Ba, Grosse & Martens 2017 (norm constraint); docs/maths.md E9-E17.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -170,7 +171,8 @@ def _kfac(options: KFACOptions, output_vectors, damp_scalars: bool) -> Optimizer
         velocity = jax.tree.map(lambda v, d: options.momentum * v - rate * d, state.velocity, increments)
         # The whole step, momentum included: it is what moves the network.
         velocity, taken = shorten(velocity, options.clip, tape)
-        finite = all_finite(velocity)
+        # A bounded step has been measured with every number in it, and one that is not finite makes the measure so.
+        finite = all_finite(velocity) if math.isinf(options.clip) else jnp.isfinite(taken)
         # A broken velocity is forgotten; the factors and their inverses are finite already.
         velocity = keep_if(finite, velocity, jax.tree.map(jnp.zeros_like, velocity))
         contained = nothing_contained()._replace(statistics=lost, inverses=failed, steps=jnp.float32(~finite), **as_counts(taken))

@@ -1,9 +1,6 @@
 """What a run is: one frozen record; a mistake is one sentence with value, rule and fix."""
 
 import dataclasses
-import itertools
-import math
-import re
 import typing
 from typing import Any
 
@@ -14,65 +11,11 @@ from evolute.overlay import merge
 from evolute.paths import path_of
 from evolute.presets import ALGORITHMS
 from evolute.presets import PRESETS as PRESETS
+from evolute.rules import CALL, COUNTS, ENV, FACTORS, FREQUENCIES, KWARGS, LAYERS, MIX, NAMES, PATH, TABLE, WRAPPERS
 
 # Stands for "the preset's value" until a Run is made.
 _PRESET: Any = None
 STEPS = "environment steps"
-
-
-# Ends an environment that a function makes: MODULE:FUNCTION().
-CALL = "()"
-# Arguments of gymnasium.make that other settings give, or nobody.
-RESERVED = ("id", "max_episode_steps", "disable_env_checker")
-
-
-def _plain(value: Any) -> bool:
-    """Return whether a value is one that a file can hold, tables and lists included."""
-    if isinstance(value, dict | list | tuple):
-        return all(map(_plain, value.values() if isinstance(value, dict) else value))
-    return type(value) in (bool, int, float, str)
-
-
-def _trainable(layers: tuple[int, ...]) -> bool:
-    if not 0 < len(layers) <= limits.LAYERS or not all(0 < units <= limits.UNITS for units in layers):
-        return False
-    return sum(i * o for i, o in itertools.pairwise(layers)) <= limits.WEIGHTS
-
-
-_ENV = Rule(
-    lambda x: type(x) is str and x.isprintable() and bool(x.strip()),
-    "printable text that names a Gymnasium environment",
-)
-_MIX = Rule(
-    lambda x: bool(x) and min(x.values()) > 0 and sum(x.values()) <= limits.MEMBERS,
-    f"a positive number of slots for each of one or more optimizer kinds, at most {limits.MEMBERS} together",
-)
-_LAYERS = Rule(
-    _trainable,
-    f"one or more positive numbers of units, at most {limits.LAYERS} layers of {limits.UNITS} units with "
-    f"{limits.WEIGHTS:,} weights between them",
-)
-_TABLE = Rule(lambda x: True, "a table")  # whose entries are checked one by one
-_COUNTS = Rule(lambda x: all(count > 0 for count in x.values()), "a positive number{of} for each kind")
-_FACTORS = Rule(
-    lambda x: 0 < len(x) <= limits.ENTRIES and all(0 < factor < math.inf for factor in x),
-    f"one or more positive numbers, at most {limits.ENTRIES} of them",
-)
-_FREQUENCIES = Rule(
-    lambda x: 1 < len(x) <= limits.ENTRIES and x[0] == 1 and all(a < b <= limits.STEPS for a, b in itertools.pairwise(x)),
-    "two or more rising whole numbers, the first of which is 1",
-)
-_KWARGS = Rule(
-    lambda x: all(name.isidentifier() and name not in RESERVED for name in x) and _plain(x),
-    f"a table of plain values whose names are those of arguments, and not {', '.join(RESERVED)}",
-)
-_WRAPPERS = Rule(
-    lambda x: (
-        len(x) <= limits.ENTRIES and all(type(path) is str and re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", path) for path in x)
-    ),
-    "paths of the form MODULE:FUNCTION",
-)
-_NAMES = Rule(lambda x: len(x) <= limits.ENTRIES and all(type(name) is str for name in x), f"at most {limits.ENTRIES} names")
 
 
 @options.declared
@@ -87,14 +30,14 @@ class Run:
     env: str = setting(
         "Gymnasium id, such as HalfCheetah-v4 or my_package:MyEnv-v0, or a function that makes the environment: "
         "my_package.envs:make(). In Python it may be the function itself.",
-        _ENV,
+        ENV,
         "HalfCheetah-v4",
         default=_PRESET,
     )
     mix: dict[str, int] = setting(
         "Slots of each optimizer kind, such as adam=6 kfac=2. ACTOR/CRITIC names two optimizers: adam/kfac=2. Another algorithm "
         "than TD3 is named in front: sac:adam=2 ddpg:adam=1.",
-        _MIX,
+        MIX,
         "adam=1",
         common=True,
         default={"adam": 1},
@@ -116,7 +59,7 @@ class Run:
     # what members learn by: a default is that of the first algorithm of the mix that has the setting
     actor_layers: tuple[int, ...] = setting(
         "Hidden units of each layer of the actor.",
-        _LAYERS,
+        LAYERS,
         "400 300",
         "units",
         section="algorithm",
@@ -124,7 +67,7 @@ class Run:
         default=_PRESET,
     )
     critic_layers: tuple[int, ...] = setting(
-        "Hidden units of each layer of the critics.", _LAYERS, "400 300", "units", common=True, default=_PRESET
+        "Hidden units of each layer of the critics.", LAYERS, "400 300", "units", common=True, default=_PRESET
     )
     discount: float = setting(*SETTINGS["discount"], default=_PRESET)
     tau: float = setting(*SETTINGS["tau"], default=_PRESET)
@@ -154,13 +97,13 @@ class Run:
     batch_size: int = setting(*SETTINGS["batch_size"], default=_PRESET)
     algorithms: dict[str, Any] = setting(
         "Settings of one algorithm alone, such as sac.discount=0.999 or sac.optimizers.kfac.damping=0.1.",
-        _TABLE,
+        TABLE,
         "sac.discount=0.999",
         default={},
     )
     optimizers: dict[str, Any] = setting(
         "Options by optimizer, such as kfac.damping=0.1 or kfac.actor.learning_rate=0.03.",
-        _TABLE,
+        TABLE,
         "kfac.damping=0.1",
         common=True,
         default={},
@@ -176,7 +119,7 @@ class Run:
         default=10_000,
     )
     steps_per_interval: dict[str, int] = setting(
-        "Fewer steps per interval for some kinds, such as kfac=3000.", _COUNTS, "kfac=3000", STEPS, default={}
+        "Fewer steps per interval for some kinds, such as kfac=3000.", COUNTS, "kfac=3000", STEPS, default={}
     )
     shrink: str = setting(
         "Which steps steps_per_interval makes fewer: 'both' environment and gradient steps, or 'gradient' steps alone.",
@@ -193,7 +136,7 @@ class Run:
     )
     frequencies: tuple[int, ...] = setting(
         "For mfpbt: evolutions from one of a sub-population's own to the next, for each sub-population.",
-        _FREQUENCIES,
+        FREQUENCIES,
         "1 10 25 50",
         "evolutions",
         default=(1, 10, 25, 50),
@@ -205,25 +148,31 @@ class Run:
         default=0.2,
     )
     factors: tuple[float, ...] = setting(
-        "Factors by which exploration multiplies a hyperparameter.", _FACTORS, "0.8 1.2", default=(0.8, 1.2)
+        "Factors by which exploration multiplies a hyperparameter.", FACTORS, "0.8 1.2", default=(0.8, 1.2)
     )
     perturb: tuple[str, ...] = setting(
         "Hyperparameters that exploration perturbs.",
-        _NAMES,
+        NAMES,
         "batch_size",
         default=("batch_size", "actor_learning_rate", "critic_learning_rate", "actor_damping", "critic_damping"),
     )
     bounds: dict[str, Any] = setting(
         "Least and largest value of a perturbed hyperparameter, such as batch_size=64,512.",
-        _TABLE,
+        TABLE,
         "batch_size=64,512",
         default={},
     )
     initial: dict[str, Any] = setting(
         "What each member's first hyperparameters are drawn from: LOW,HIGH log-uniformly, or one of three or more values.",
-        _TABLE,
+        TABLE,
         "actor_learning_rate=0.0001,0.01",
         default={},
+    )
+    init_from: str = setting(
+        "Run whose best policy, or folder of a policy, is every member's first actor; critics are new.",
+        PATH,
+        "runs/first",
+        default="",
     )
     copy_optimizer_state: bool = setting(
         "Copy the optimizer's state when the parent is of the same kind.", options.SWITCH, "true", default=True
@@ -243,7 +192,7 @@ class Run:
 
     env_kwargs: dict[str, Any] = setting(
         "Arguments of the environment, such as xml_file=robot.xml reset_noise_scale=0.05.",
-        _KWARGS,
+        KWARGS,
         "reset_noise_scale=0.05",
         section="environment",
         default={},
@@ -257,7 +206,7 @@ class Run:
     )
     wrap: tuple[str, ...] = setting(
         "Wrappers of your own, innermost first: each function is given the environment and returns one.",
-        _WRAPPERS,
+        WRAPPERS,
         "my_package.wrappers:shaped",
         default=(),
     )

@@ -16,7 +16,7 @@ from evolute.runs import cautions, changes, rows
 from evolute.runs.folder import CONFIG_FILE, RunFolder, check_outs
 from evolute.runs.writing import save_checkpoint, save_replay, write
 from evolute.state import Note, Observer, Progress, Result, State, new_profile
-from evolute.training import needs, processes, worker
+from evolute.training import needs, processes, starting, worker
 from evolute.training.randomness import POPULATION, Purpose, stream
 from evolute.training.worker import Orders, Trained, Worker
 
@@ -130,7 +130,7 @@ def go_on(
 
 
 def start(
-    runs: Sequence[Run], workers: int = 1, note: Note = warnings.warn, folders: Sequence[Path] = ()
+    runs: Sequence[Run], workers: int = 1, note: Note = warnings.warn, folders: Sequence[Path] = (), restored: bool = False
 ) -> tuple[list[State], list[Worker]]:
     """Return populations before their first step, and their crew, the workers that train them.
 
@@ -139,11 +139,12 @@ def start(
         workers: how many processes train; 1 for this one.
         note: is told where a process was lost and replaced.
         folders: of the runs, where there are any: only what is checkpointed of a lost process can be restored.
+        restored: whether they are brought to a checkpoint next, so that it does not matter what they start from.
 
     Raises:
         UserError: the environment cannot be made, or the runs take more than this machine has.
     """
-    crew = processes.start(runs, workers, note, folders)
+    crew = processes.start(runs, workers, note, folders, None if restored else starting.policy_of(runs[0]))
     try:
         needs.check(runs[0], needs.needs(runs[0], len(runs), crew[0].facts.shape, len(crew)), folders)
     except UserError:

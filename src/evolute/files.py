@@ -9,7 +9,7 @@ from pathlib import Path
 from evolute.errors import RunStopped, UserError
 
 # Of a run folder, for the parts of checkpoints.
-CHECKPOINT_FOLDER, REPLAY_FOLDER = "checkpoints", "replay"
+BEST_FOLDER, CHECKPOINT_FOLDER, REPLAY_FOLDER = "best", "checkpoints", "replay"
 
 # What a file system answers that cannot do something at all, as against one that failed to do it.
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}

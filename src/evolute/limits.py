@@ -29,6 +29,8 @@ BURN_IN = 1_000
 ENTRIES = 100
 # Characters of a name, or of another text in a configuration.
 NAME = 200
+# Characters of a path in a configuration.
+PATH = 400
 
 # Bytes of a file.
 CONFIG_BYTES = 128 * 1024

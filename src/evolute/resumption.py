@@ -72,7 +72,7 @@ def resume(
                 f"the run in {str(folder.path)!r} has ended after {run.steps} steps; to go on, ask for more, such as "
                 f"--steps {2 * run.steps}."
             )
-        [state], crew = engine.start([run], workers, note or warnings.warn, [folder.path])
+        [state], crew = engine.start([run], workers, note or warnings.warn, [folder.path], restored=found is not None)
         stack.callback(engine.close, crew)
         settings: dict[str, list[Any]] = {}
         if found is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evolute import limits
 from evolute.errors import RunStopped, UserError
 from evolute.files import (
+    BEST_FOLDER,
     CHECKPOINT_FOLDER,
     REPLAY_FOLDER,
     append,
@@ -39,7 +40,6 @@ METADATA_FILE = "metadata.json"
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
-BEST_FOLDER = "best"
 FILES = (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE, RESULT_FILE, LOCK_FILE)
 FOLDERS = (BEST_FOLDER, CHECKPOINT_FOLDER, REPLAY_FOLDER)
 CURE = "restore the file from a copy"

@@ -16,7 +16,7 @@ from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Facts, Shape
 from evolute.errors import EnvironmentFault, RunStopped
 from evolute.policy import Policy
-from evolute.training import evaluate, health, placement, rollout, storage
+from evolute.training import evaluate, health, placement, rollout, starting, storage
 from evolute.training.evaluate import Evaluation
 from evolute.training.member import Member
 from evolute.training.placement import Group
@@ -35,19 +35,23 @@ class Host:
         environment: where they are evaluated.
     """
 
-    def __init__(self, runs: Sequence[Run], lanes: Sequence[int]):
+    def __init__(self, runs: Sequence[Run], lanes: Sequence[int], policy: Policy | None = None):
         """Make members before their first step.
 
         Args:
             runs: of all populations side by side, which differ by their seed alone.
             lanes: of the members that are here.
+            policy: that they start from, if any.
         """
         self.runs = runs
         self.lanes: Sequence[int] = list(lanes)
         self.environment = Environment(runs[0].env, runs[0].time_limit, making_of(runs[0]))
         self.facts = self.environment.facts
         self.members = {lane: new_member(runs, lane) for lane in lanes}
-        self.groups = make_groups(runs, lanes, self.facts.shape)
+        self.groups = make_groups(runs, lanes, self.facts.shape, policy)
+        for member in self.members.values():
+            if policy is not None and member.normaliser is not None:
+                starting.begin(member.normaliser, policy)
 
     def group_of(self, lane: int) -> Group:
         """Return the group that a member learns in."""
@@ -168,13 +172,14 @@ def carries(run: Run, facts: Facts) -> bool:
     return facts.longest_episode is None or facts.longest_episode > shortest
 
 
-def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape) -> list[Group]:
+def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape, policy: Policy | None = None) -> list[Group]:
     """Return the groups in which new members learn.
 
     Args:
         runs: of populations side by side, which differ by their seed alone.
         lanes: of the members.
         shape: of the environment's observations and actions.
+        policy: that they start from, if any.
     """
     run, size = runs[0], len(runs[0].kinds)
     by_lane = {lane: run.kinds[lane % size] for lane in lanes}
@@ -184,6 +189,8 @@ def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape) -> list
     for kind, own, device in placement.deal(by_lane, run.placement):
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in own]
         learners = [built[kind].init(rng) for rng in rngs]
+        if policy is not None:
+            learners = [starting.with_policy(learner, policy, kind, shape.actions) for learner in learners]
         groups.append(Group(own, kind, programs[kind], device, learners, run.steps_per_round))
     return groups
 

@@ -45,7 +45,9 @@ SETTINGS = (
 )
 
 
-def start(runs: Sequence[Run], count: int, note: Callable[[str], None], folders: Sequence[Path]) -> list[Worker]:
+def start(
+    runs: Sequence[Run], count: int, note: Callable[[str], None], folders: Sequence[Path], policy: Policy | None = None
+) -> list[Worker]:
     """Return the workers that train populations whose runs differ by the seed alone.
 
     Args:
@@ -53,6 +55,7 @@ def start(runs: Sequence[Run], count: int, note: Callable[[str], None], folders:
         count: how many processes; 1 for this one. More than there are members are as many as there are.
         note: is told where a process was lost and replaced.
         folders: of the runs, if they are checkpointed: otherwise a lost process ends the run.
+        policy: that members start from, if any.
 
     Raises:
         UserError: the count is of no use here.
@@ -62,7 +65,7 @@ def start(runs: Sequence[Run], count: int, note: Callable[[str], None], folders:
         raise UserError(f"workers is {count!r}; it must be a whole number of at least 1, such as the number of cores.")
     if min(count, members) == 1:
         placement.use_all_cores(members)
-        return [Host(runs, range(members))]
+        return [Host(runs, range(members), policy)]
     platform = placement.devices_here()[0].platform
     if platform != "cpu":
         raise UserError(
@@ -76,7 +79,7 @@ def start(runs: Sequence[Run], count: int, note: Callable[[str], None], folders:
     done = CONTEXT.RawArray(ctypes.c_int64, min(count, members))
     try:
         for number, (lanes, cores) in enumerate(zip(dealt(members, count), shares(count), strict=False)):
-            crew.append(WorkerProcess(runs, lanes, cores, Clock(done, number), note, folders))
+            crew.append(WorkerProcess(runs, lanes, cores, Clock(done, number), note, folders, policy))
         for one in crew:
             one.await_start()
     except BaseException:
@@ -139,6 +142,7 @@ class WorkerProcess:
         clock: Clock,
         note: Callable[[str], None],
         folders: Sequence[Path],
+        policy: Policy | None,
     ):
         """Start the process; `await_start` comes next.
 
@@ -149,9 +153,10 @@ class WorkerProcess:
             clock: of the crew.
             note: is told where the process was lost and replaced.
             folders: of the runs, from which what a lost process had is restored; empty where it cannot be.
+            policy: that its members start from, if any.
         """
         self.lanes, self._note, self._folders = lanes, note, folders
-        self._runs, self._cores = runs, cores
+        self._runs, self._cores, self._policy = runs, cores, policy
         self._clock = clock
         self._losses = 0
         # What the last checkpoint says of the members, by folder and lane, and the same of one that is not whole yet.
@@ -218,7 +223,8 @@ class WorkerProcess:
 
     def _begin(self) -> None:
         settings = {name: getattr(jax.config, name) for name in SETTINGS}
-        about = (list(self._runs), list(self.lanes), self._cores, settings, registered_here(self._runs[0].env), self._clock)
+        spec = registered_here(self._runs[0].env)
+        about = (list(self._runs), list(self.lanes), self._cores, settings, spec, self._policy, self._clock)
         try:
             # Not childless: environments with a time limit live in processes of their own.
             self._child = Child(serve, about, "evolute-worker", childless=False)

@@ -14,6 +14,7 @@ from evolute import children
 from evolute.config import Run
 from evolute.environments.gym import make_known
 from evolute.errors import Damaged, RunStopped, UserError
+from evolute.policy import Policy
 from evolute.training import placement
 from evolute.training.host import Host
 
@@ -47,6 +48,7 @@ def serve(
     cores: Sequence[int],
     settings: Mapping[str, Any],
     spec: str | None,
+    policy: Policy | None,
     clock: Clock,
 ) -> None:
     """Be a Host for the process at the other end of the pipe, until that ends this one, or is gone."""
@@ -64,7 +66,7 @@ def serve(
             make_known(runs[0].env, spec)
             placement.use_all_cores(len(lanes))
             pin(cores)
-            host = Host(runs, lanes)
+            host = Host(runs, lanes, policy)
             return host.facts
         if call == "train":
             interval, orders = arguments

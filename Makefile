@@ -26,7 +26,7 @@ test: $(VENV)/.installed-test ## Run the tests, except those that take minutes
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
-	$(BIN)/python -m pytest $(TEST_FLAGS) -m slow
+	XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=3" $(BIN)/python -m pytest $(TEST_FLAGS) -m slow
 
 faults: $(VENV)/.installed-test ## Kill and damage real runs, resume them, and compare (about 20 minutes)
 	$(BIN)/python tests/faults.py

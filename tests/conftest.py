@@ -7,6 +7,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # As in a run: LAPACK's threads would wait for each other, and a fit of PB2 takes ten times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Most of the suite's time is compilation: LLVM's optimisations of tiny programs gain nothing. `make test-slow` has them.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
 import jax
 import pytest
 from hypothesis import settings

@@ -274,20 +274,20 @@ def test_every_kind_learns_the_best_action_of_a_bandit(kind):
     assert action == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize("env", ["HalfCheetah-v4", "Hopper-v4"])
+@pytest.mark.parametrize("env", [pytest.param("HalfCheetah-v4", marks=pytest.mark.slow), "Hopper-v4"])
 @pytest.mark.parametrize("kind", ["kfac", "kfac_empirical"])
 def test_nothing_fails_at_small_damping(kind, env):
     dampings = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
-    run = evolute.Run(env, **(TINY | {"mix": {kind: 5}, "steps": 2_100, "interval": 2_100, "learning_starts": 100}))
+    run = evolute.Run(env, **(TINY | {"mix": {kind: 5}, "steps": 1_100, "interval": 1_100, "learning_starts": 100}))
     stepped = Stepped(run)
     for member, damping in zip(stepped.state.members, dampings, strict=True):
         member.hyperparameters = member.hyperparameters._replace(actor_damping=damping, critic_damping=damping)
     reports = stepped.roll_out()
     for member, report in zip(stepped.members, reports, strict=True):
-        assert member.gradient_steps == report.updates == 2_000
+        assert member.gradient_steps == report.updates == 1_000
         learner = stepped.learner(member.slot)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner))
         # Containment is for accidents, not how it trains.
-        assert report.contained.statistics + report.contained.inverses + report.contained.steps <= 20
+        assert report.contained.statistics + report.contained.inverses + report.contained.steps <= 10
         assert math.isfinite(report.critic_loss)
     stepped.close()

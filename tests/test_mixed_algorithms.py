@@ -91,6 +91,7 @@ def test_members_side_by_side_in_one_program_equal_those_apart(tmp_path):
         np.testing.assert_allclose(one, other, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_populations_side_by_side_are_each_what_they_are_alone(folder, tmp_path):
     evolute.train_seeds(RUN, [5, RUN.seed], [tmp_path / "5", tmp_path / "2"], note=quiet)
     assert differences(tmp_path / "2", folder) == []

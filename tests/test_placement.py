@@ -58,7 +58,9 @@ def compiled(programs):
     return [program for program in (*programs, *(one for _, one in programs.burn_in)) if hasattr(program, "_cache_size")]
 
 
-@pytest.mark.parametrize("kind", RUN_OF)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in ("adam/kfac", "kfac_empirical") else []) for kind in RUN_OF]
+)
 def test_members_mapped_one_by_one_equal_members_as_a_batch_axis(kind):
     apart, _ = groups(kind, [[0], [1], [2]])
     (together,), _ = groups(kind, [[0, 1, 2]])

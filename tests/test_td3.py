@@ -88,7 +88,7 @@ def test_ten_updates_equal_those_of_a_public_library(library, learning_rate):
             np.testing.assert_allclose(report.actor_loss, arrays["loss/actor"][k - 1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [ADAM, KFAC_WITH_SIGNS], ids=["adam", "kfac"])
+@pytest.mark.parametrize("settings", [ADAM, pytest.param(KFAC_WITH_SIGNS, marks=pytest.mark.slow)], ids=["adam", "kfac"])
 def test_learn_is_its_parts_in_that_order(settings):
     learner = parts = start(settings)
     for step in range(4):
@@ -228,7 +228,7 @@ def test_exploration_adds_scaled_noise_and_clips():
         assert np.any(np.abs(explored) == 1) == (scale == 2)
 
 
-@pytest.mark.parametrize("settings", [ADAM, KFAC], ids=["adam", "kfac"])
+@pytest.mark.parametrize("settings", [ADAM, pytest.param(KFAC, marks=pytest.mark.slow)], ids=["adam", "kfac"])
 def test_padding_and_order_of_a_batch_change_nothing(settings):
     batch, noise, order = batch_of(20), noise_of(20), np.random.default_rng(1).permutation(20)
     # What lies in the padding must not matter, so it is absurd here.

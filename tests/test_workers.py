@@ -75,6 +75,7 @@ def test_any_number_of_processes_gives_the_same_run(tmp_path, whole, count):
     assert workers() == []
 
 
+@pytest.mark.slow
 def test_large_sums_are_divided_as_in_one_process(tmp_path):
     """JAX splits products of this size by the number of cores that it sees, and a worker runs on fewer."""
     sizes = SIZES | {"actor_layers": (400, 300), "critic_layers": (400, 300), "batch_size": 256, "buffer_size": 300}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -224,3 +225,79 @@ def test_a_function_that_no_other_process_can_import_is_refused():
         evolute.Run(lambda: short_hopper())
     with pytest.raises(UserError, match=r"wrap is .*, which no other process can import"):
         evolute.Run("Hopper-v4", wrap=[lambda env: env])
+
+
+class Numbered(gymnasium.Wrapper):
+    """Keeps a record of what was made, with which number, and how often it was closed."""
+
+    made: ClassVar[list] = []
+    closed: ClassVar[list] = []
+
+    def __init__(self, member=-1):
+        super().__init__(gymnasium.make("InvertedPendulum-v4"))
+        self.member = member
+        Numbered.made.append(member)
+
+    def step(self, action):
+        if self.member == 1 and len(Numbered.made) == 4 and Numbered.failing:
+            raise OSError("a cable was pulled")
+        return super().step(action)
+
+    def close(self):
+        Numbered.closed.append(self.member)
+        super().close()
+
+    failing: ClassVar[bool] = False
+
+
+@pytest.fixture
+def numbered():
+    Numbered.made.clear()
+    Numbered.closed.clear()
+    yield
+    Numbered.failing = False
+
+
+@pytest.mark.usefixtures("numbered")
+def test_environments_that_are_kept_are_made_once_and_numbered(tmp_path):
+    """Of two members, one evaluation, and the fingerprint, which has no number."""
+    run = evolute.Run(Numbered, mix={"adam": 2}, keep_environments=True, **SIZES)
+    evolute.train(run, tmp_path / "run", note=lambda _: None)
+    assert Numbered.made == [2, 0, 1, None]
+    assert sorted(Numbered.closed, key=str) == [0, 1, 2, None]
+    # For an environment that a seeded reset decides, it makes no difference.
+    evolute.train(dataclasses.replace(run, keep_environments=False), tmp_path / "plain", note=lambda _: None)
+    assert Numbered.made[4:7] == [2, 0, 1]
+    assert len(Numbered.made) > 4 + 8
+    for name in ("metrics.jsonl", "best/policy.safetensors"):
+        contents = [(tmp_path / folder / name).read_bytes() for folder in ("run", "plain")]
+        assert strip(contents[0]) == strip(contents[1])
+    evolute.train(dataclasses.replace(run, steps=60), tmp_path / "two", note=lambda _: None, workers=2)
+    evolute.resume(tmp_path / "two", steps=120, note=lambda _: None, allow_import="test_making")
+    assert differences(tmp_path / "two", tmp_path / "run") == []
+
+
+def strip(content):
+    """Return a file's content without what differs by the clock."""
+    if content[:1] != b"{":
+        return content
+    return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in content.splitlines()]
+
+
+@pytest.mark.usefixtures("numbered")
+def test_a_kept_environment_that_fails_is_made_anew(tmp_path):
+    Numbered.failing = True
+    run = evolute.Run(Numbered, mix={"adam": 2}, keep_environments=True, **SIZES)
+    evolute.train(run, tmp_path / "run", note=lambda _: None)
+    assert Numbered.made == [2, 0, 1, None, 1]
+
+
+def test_an_id_is_given_a_number_too():
+    gymnasium.register("Numbered-v0", entry_point=Numbered)
+    try:
+        Numbered.made.clear()
+        Environment("Numbered-v0", making=Making(member=7)).close()
+        Environment("Numbered-v0", making=Making({"member": 3}, member=7)).close()
+        assert Numbered.made == [7, 3]
+    finally:
+        del gymnasium.registry["Numbered-v0"]

@@ -223,6 +223,12 @@ class Run:
         default=1.0,
     )
 
+    keep_environments: bool = setting(
+        "Make each environment once in a process, and only reset it afterwards: for environments that are slow to make.",
+        options.SWITCH,
+        "true",
+        default=False,
+    )
     carry_episodes: str = setting(
         "Whether an episode goes on over the end of an interval: 'always', 'never', or 'auto' (where one may be longer than an "
         "interval).",

@@ -197,7 +197,8 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
         if watcher is not None:
             members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''}"
             what = members if len(seeds) == 1 else f"{len(seeds)} populations of {members}"
-            takes = f"{needs.size(need.memory)} of memory and {needs.size(need.disk)} of disk"
+            count = need.environments
+            takes = f"{needs.size(need.memory)} of memory, {needs.size(need.disk)} of disk, and {count} environments at once"
             watcher.say(f"Training {what} on {run.env}; records go to {out or shown}; takes up to {takes}")
 
         def train(observer: "Observer") -> list["Result"]:

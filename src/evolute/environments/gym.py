@@ -63,6 +63,7 @@ class Environment:
         """
         interruption.check()
         self.id = env_id
+        self._kept, self._broken = making.keep, False
         self._env: _Plain | Isolated
         if time_limit:
             try:
@@ -82,19 +83,30 @@ class Environment:
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start an episode and return its first observation [O]; a seed restarts its randomness, too."""
         interruption.check()
-        observation = self._env.reset(seed)
+        try:
+            observation = self._env.reset(seed)
+        except EnvironmentFault:
+            self._broken = True
+            raise
         interruption.catch_again()
         return observation
 
     def step(self, action: np.ndarray) -> Step:
         """Take an action [A] in [-1, 1]."""
         interruption.check()
-        return self._env.step(action)
+        try:
+            return self._env.step(action)
+        except EnvironmentFault:
+            self._broken = True
+            raise
 
     def rebuild(self) -> None:
-        """Make the environment anew, so that nothing of its past is left; it must be reset next."""
+        """Make the environment anew, so that nothing of its past is left, unless it is one to keep and sound; reset it next."""
         interruption.check()
+        if self._kept and not self._broken:
+            return
         self._env.rebuild()
+        self._broken = False
         interruption.catch_again()
 
     def close(self) -> None:

@@ -1,9 +1,13 @@
 """How an environment is made: Gymnasium's id, arguments, a time limit of episodes, the user's own wrappers."""
 
+import contextlib
+import importlib
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from evolute.config import CALL, Run
 from evolute.errors import UserError, closest
@@ -19,6 +23,18 @@ class Making(NamedTuple):
     max_episode_steps: int = 0
     # MODULE:FUNCTION, innermost first: each is given the environment and returns one.
     wrap: Sequence[str] = ()
+    # Whether it is made once, and only reset afterwards, as long as it is sound.
+    keep: bool = False
+    # Its number among the environments that are alive at once, for a maker that wants one; None for one that is only looked at.
+    member: int | None = None
+
+    def arguments(self, maker: Any) -> dict[str, Any]:
+        """Return what a maker is called with: a class or a function."""
+        try:
+            wants = "member" in inspect.signature(maker).parameters
+        except (TypeError, ValueError):
+            wants = False
+        return {**self.kwargs, **({"member": self.member} if wants and "member" not in self.kwargs else {})}
 
 
 PLAIN = Making()
@@ -38,7 +54,8 @@ def make(env_id: str, making: Making) -> gymnasium.Env:
 
 def _called(env_id: str, making: Making) -> gymnasium.Env:
     """Return what a function of the user's makes."""
-    env = function_at("env", env_id.removesuffix(CALL))(**making.kwargs)
+    maker = function_at("env", env_id.removesuffix(CALL))
+    env = maker(**making.arguments(maker))
     if not isinstance(env, gymnasium.Env):
         raise UserError(f"env is {env_id!r}, which returned {env!r}; it must return a gymnasium.Env.")
     return gymnasium.wrappers.TimeLimit(env, making.max_episode_steps) if making.max_episode_steps else env
@@ -49,9 +66,8 @@ def _registered(env_id: str, making: Making) -> gymnasium.Env:
     module = env_id[: env_id.rfind(":") + 1]
     try:
         # The checker wraps every step in tests that cost more than some environments do.
-        env = gymnasium.make(
-            env_id, max_episode_steps=making.max_episode_steps or None, disable_env_checker=True, **making.kwargs
-        )
+        plain = {"max_episode_steps": making.max_episode_steps or None, "disable_env_checker": True}
+        env = gymnasium.make(env_id, **plain, **making.arguments(_maker(env_id)))
     except gymnasium.error.UnregisteredEnv:
         near = closest(env_id, [module + known for known in gymnasium.registry])
         raise UserError(f"unknown environment {env_id!r}{near}; name one that Gymnasium knows, such as HalfCheetah-v4.") from None
@@ -61,9 +77,21 @@ def _registered(env_id: str, making: Making) -> gymnasium.Env:
     return env
 
 
+def _maker(env_id: str) -> Any:
+    """Return the class or function that is registered under an id; None where nothing is, or it cannot be imported."""
+    module, _, name = env_id.rpartition(":")
+    # Whatever is wrong, gymnasium.make says it.
+    with contextlib.suppress(Exception):
+        if module:
+            importlib.import_module(module)
+        entry = gymnasium.registry[name].entry_point
+        return load_env_creator(entry) if isinstance(entry, str) else entry
+    return None
+
+
 def making_of(run: Run) -> Making:
     """Return how a run's environment is made besides its id."""
-    return Making(run.env_kwargs, run.max_episode_steps, run.wrap)
+    return Making(run.env_kwargs, run.max_episode_steps, run.wrap, run.keep_environments)
 
 
 def modules_of(env_id: str, wrap: Sequence[str] = ()) -> list[str]:

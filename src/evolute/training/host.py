@@ -45,7 +45,9 @@ class Host:
         """
         self.runs = runs
         self.lanes: Sequence[int] = list(lanes)
-        self.environment = Environment(runs[0].env, runs[0].time_limit, making_of(runs[0]))
+        # Behind those of all members, and another one in each process.
+        number = len(runs) * len(runs[0].kinds) + self.lanes[0]
+        self.environment = Environment(runs[0].env, runs[0].time_limit, making_of(runs[0])._replace(member=number))
         self.facts = self.environment.facts
         self.members = {lane: new_member(runs, lane) for lane in lanes}
         self.groups = make_groups(runs, lanes, self.facts.shape, policy)
@@ -153,7 +155,7 @@ def new_member(runs: Sequence[Run], lane: int) -> Member:
     """Return a member before its first step."""
     number, slot = divmod(lane, len(runs[0].kinds))
     run = runs[number]
-    environment = Environment(run.env, run.time_limit, making_of(run))
+    environment = Environment(run.env, run.time_limit, making_of(run)._replace(member=lane))
     buffer = ReplayBuffer(min(run.buffer_size, run.steps), environment.shape.observations, environment.shape.actions)
     kind = run.kinds[slot]
     member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer, lane)

@@ -24,11 +24,12 @@ LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.
 
 
 class Needs(NamedTuple):
-    """Bytes that populations take when their replay is full."""
+    """What populations take when their replay is full, in bytes."""
 
     replay: int  # of all members
     learners: int  # of all members: networks, targets, optimizer states
     processes: int  # of the processes that train them
+    environments: int = 0  # not bytes: how many are alive at once, one for each member and one for each process
 
     @property
     def memory(self) -> int:
@@ -53,7 +54,9 @@ def needs(run: Run, populations: int, shape: Shape, workers: int) -> Needs:
     learners = {kind: learner_bytes(run, kind, shape) for kind in run.mix}
     members = populations * len(run.kinds)
     replay = members * min(run.buffer_size, run.steps) * transition_bytes(shape)
-    return Needs(replay, populations * sum(learners[kind] for kind in run.kinds), max(1, min(workers, members)) * PROCESS_BYTES)
+    processes = max(1, min(workers, members))
+    learned = populations * sum(learners[kind] for kind in run.kinds)
+    return Needs(replay, learned, processes * PROCESS_BYTES, members + processes)
 
 
 def transition_bytes(shape: Shape) -> int:

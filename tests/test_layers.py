@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("paths", "errors", "limits", "files", "streams", "interruption", "children", "networks", "policy"),
     ("options",),
-    ("hyperparameters", "presets"),
+    ("hyperparameters", "presets", "rules"),
     ("optimizers",),
     ("kinds", "overlay"),
     ("resolution",),

@@ -23,7 +23,7 @@ ENV = "HalfCheetah-v4"
 SEEDS = (0, 1, 2)
 EVERY, EPISODES = 12_500, 10
 STEPS = {"adam": 100_000, "sb3": 100_000, "diag_ggn": 50_000, "kfac": 50_000, "kfac_empirical": 50_000}
-STEPS |= {"sac:adam": 100_000, "sb3 sac": 100_000}
+STEPS |= {"sac:adam": 50_000, "sb3 sac": 50_000}
 PEERS = {"sb3": "sb3_td3.py", "sb3 sac": "sb3_sac.py"}
 
 
@@ -130,7 +130,8 @@ def plot():
         runs = [row["points"] for row in rows if row["kind"] == kind]
         if not runs:
             continue
-        steps = [p["steps"] for p in runs[0]]
+        # Some runs of SAC were longer.
+        steps = [p["steps"] for p in min(runs, key=len)]
         mean = [statistics.mean(run[n]["return"] for run in runs) for n in range(len(steps))]
         (line,) = axes.plot(
             steps,

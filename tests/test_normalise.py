@@ -201,3 +201,13 @@ def test_statistics_that_stay_as_they_are_may_come_along():
         assert Environment("Steady-v0").shape == (2, 1)
     finally:
         del gymnasium.registry["Steady-v0"]
+
+
+def test_n_step_returns_learn_and_resume_the_same(tmp_path):
+    run = Run("InvertedPendulum-v4", **(SETTINGS | {"n_step": 3}))
+    train(run, tmp_path / "whole", note=silent)
+    train(dataclasses.replace(run, steps=60), tmp_path / "run", note=silent, workers=2)
+    resume(tmp_path / "run", steps=120, note=silent)
+    assert differences(tmp_path / "run", tmp_path / "whole") == []
+    other = train(dataclasses.replace(run, n_step=1), note=silent)
+    assert not np.array_equal(other.policy.weights[0][0], Policy.load(tmp_path / "whole" / "best").weights[0][0])

@@ -160,3 +160,39 @@ def test_buckets_are_few_monotone_and_hardly_larger_than_the_batch(one, other):
     odd_part = size // (size & -size)
     assert odd_part in (1, 3)
     assert bucket(min(one, other)) <= bucket(max(one, other))
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60),
+    st.integers(1, 6),
+    st.integers(5, 40),
+    st.floats(0.0, 1.0),
+)
+def test_joined_steps_are_those_of_one_episode(ends, steps, capacity, discount):
+    """Beside a loop over a list of transitions; an episode ends by termination, or is cut."""
+    buffer, rng, written = ReplayBuffer(capacity, 1, 1), np.random.default_rng(0), []
+    obs = rng.standard_normal(1).astype(np.float32)
+    for terminated, cut in ends:
+        following = rng.standard_normal(1).astype(np.float32)
+        reward = float(np.float32(rng.standard_normal()))
+        buffer.insert(obs, np.zeros(1, np.float32), reward, following, terminated)
+        written.append((obs, reward, following, terminated, terminated or cut))
+        obs = rng.standard_normal(1).astype(np.float32) if terminated or cut else following
+    held = written[-capacity:]
+    # Two generators in the same state draw the same transitions.
+    rows, _ = buffer.sample(np.random.default_rng(1), 50, 50, steps, discount)
+    plain, _ = buffer.sample(np.random.default_rng(1), 50, 50)
+    for row, first in zip(rows, plain, strict=True):
+        n = next(n for n, one in enumerate(held) if one[0] == first[0])
+        total, m = 0.0, 0
+        while True:
+            _, reward, following, terminated, over = held[n + m]
+            total += discount**m * reward
+            m += 1
+            if m == steps or over or n + m == len(held):
+                break
+        np.testing.assert_allclose(row[2], total, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(row[3], 1.0 - discount ** (m - 1) * (1.0 - terminated), rtol=1e-6, atol=1e-6)
+        assert (row[0], row[4]) == (first[0], following[0])
+    if steps == 1:
+        assert np.array_equal(rows, plain)

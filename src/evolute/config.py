@@ -95,6 +95,9 @@ class Run:
         "Transitions in each member's replay buffer.", positive(limits.BUFFER), "1000000", "transitions", default=_PRESET
     )
     batch_size: int = setting(*SETTINGS["batch_size"], default=_PRESET)
+    n_step: int = setting(
+        "Environment steps whose rewards a target adds up before it bootstraps.", positive(limits.N_STEP), "3", STEPS, default=1
+    )
     algorithms: dict[str, Any] = setting(
         "Settings of one algorithm alone, such as sac.discount=0.999 or sac.optimizers.kfac.damping=0.1.",
         TABLE,

@@ -17,6 +17,8 @@ STEPS = 10**15
 RUN_STEPS = 2 * 10**9
 EPISODES = 100_000
 REWARD_SCALE = 1e12
+# Steps that a target joins.
+N_STEP = 1_000
 # Faults of an environment that a member tolerates in an interval: each is recorded.
 FAULTS = 10_000
 # Seconds: a day.

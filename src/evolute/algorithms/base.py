@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     action: jax.Array  # [B, A], in [-1, 1]
     reward: jax.Array  # [B]
     next_obs: jax.Array  # [B, O]
-    terminated: jax.Array  # [B], 0 or 1
+    terminated: jax.Array  # [B], 0 or 1; with n-step returns between them (maths.md E1n)
     weight: jax.Array  # [B], sums to one; zero where a row only pads the batch
 
 

@@ -161,7 +161,7 @@ def new_member(runs: Sequence[Run], lane: int) -> Member:
     member = Member(slot, kind, run.initial_hyperparameters(kind), environment, buffer, lane)
     member.max_faults, member.stops_on_faults = run.max_faults, run.on_faults == "stop"
     member.normaliser = Normaliser(environment.shape.observations) if run.normalize_observations else None
-    member.reward_scale = run.reward_scale
+    member.reward_scale, member.n_step = run.reward_scale, run.n_step
     member.carries = carries(run, environment.facts)
     return member
 

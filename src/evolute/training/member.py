@@ -48,6 +48,8 @@ class Member:
     # What it scales observations by before networks see them, and rewards before they are learnt from; replay holds both raw.
     normaliser: Normaliser | None = None
     reward_scale: float = 1.0
+    # Environment steps that a learnt transition joins.
+    n_step: int = 1
     # Whether an episode goes on over the end of an interval, the open one, and whether the environment here stands where it does.
     carries: bool = False
     episode: Episode | None = None
@@ -145,8 +147,9 @@ class Member:
     def sample(self, padded: int, noise: int, rng: np.random.Generator | None = None) -> Sample:
         """Draw a batch of this member's size, padded to the compiled one, and `noise` standard normal numbers for each row."""
         rng = rng or self.replay_rng
-        rows, weights = self.replay.sample(rng, self.hyperparameters.batch_size, padded)
-        self.scale(rows[: self.hyperparameters.batch_size])
+        size, discount = self.hyperparameters.batch_size, self.hyperparameters.discount
+        rows, weights = self.replay.sample(rng, size, padded, self.n_step, discount)
+        self.scale(rows[:size])
         return Sample(rows, weights, rng.standard_normal((padded, noise), np.float32))
 
     def spaced(self, most: int) -> np.ndarray:

@@ -192,8 +192,17 @@ class ReplayBuffer:
         observed, rewarded = (max(float(x.max()), -float(x.min())) for x in (seen, rewards))
         return observed, rewarded
 
-    def sample(self, rng: np.random.Generator, batch_size: int, padded: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(
+        self, rng: np.random.Generator, batch_size: int, padded: int, steps: int = 1, discount: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw `batch_size` transitions uniformly with replacement, and pad them with zeros.
+
+        Args:
+            rng: consumed.
+            batch_size: how many.
+            padded: the number of rows.
+            steps: that a transition joins, as far as its episode goes (E1n): its reward is the discounted sum of theirs.
+            discount: of a step.
 
         Returns:
             rows [padded, W] and weights [padded], 1 / batch_size for the drawn rows and 0 for the padding. An empty buffer gives
@@ -206,8 +215,30 @@ class ReplayBuffer:
             return rows, weights
         drawn = rng.integers(self.inserted - len(self), self.inserted, size=batch_size)
         rows[:batch_size] = self._packed(drawn % self._slots)
+        if steps > 1:
+            self._join(rows[:batch_size], drawn, steps, discount)
         weights[:batch_size] = 1.0 / batch_size
         return rows, weights
+
+    def _join(self, rows: np.ndarray, first: np.ndarray, steps: int, discount: float) -> None:
+        """Make packed transitions [N, W], the insertions `first` [N], each one of up to so many steps of its episode, in place.
+
+        What bootstraps is discounted by every step but the last, which learners do, so `terminated` becomes
+        1 - discount^(m - 1) (1 - terminated) after m steps.
+        """
+        last, going, factor = first.copy(), np.ones(len(first), bool), np.ones(len(first))
+        reward = self._ring[first % self._slots, -2].astype(np.float64)
+        for _ in range(steps - 1):
+            slots = last % self._slots
+            # Not beyond an episode's end, nor an interval's that cut one, nor the newest step.
+            going &= (self._ring[slots, -1] == 0.0) & (self._end[slots] == 0) & (last + 1 < self.inserted)
+            last += going
+            factor[going] *= discount
+            reward[going] += factor[going] * self._ring[last[going] % self._slots, -2]
+        observations, slots = self._observations, last % self._slots
+        rows[:, -observations - 2] = reward
+        rows[:, -observations - 1] = 1.0 - factor * (1.0 - self._ring[slots, -1])
+        rows[:, -observations:] = self._packed(slots)[:, -observations:]
 
     def copy_from(self, other: "ReplayBuffer") -> None:
         """Become a copy of another member's buffer of the same shape."""

@@ -35,6 +35,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"ignore:(the environment|an episode of|no episode of) '.*:UserWarning")
 
 
+# Files that take longest come first: each is one worker's, and at the end it would keep the others waiting.
+LONGEST = (
+    "faults",
+    "engine",
+    "workers",
+    "placement",
+    "resume",
+    "algorithms_contract",
+    "mixed_algorithms",
+    "td3",
+    "cautions",
+    "cli_output",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {f"test_{name}": n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture
 def x64():
     """Double precision, for oracles."""

@@ -11,6 +11,7 @@ import pytest
 from evolute import Run, resume, train
 from evolute.environments.gym import Environment
 from evolute.training.host import carries
+from evolute.training.member import Episode
 from faults import differences
 from stepped import Stepped
 
@@ -62,7 +63,7 @@ def test_the_end_of_an_interval_ends_no_episode():
     assert np.flatnonzero(~joined).tolist() == [999]
     # A new environment for the next episode: nothing of an interval before is left but the episode.
     assert not member.stale
-    assert member.episode.steps == 200
+    assert member.life == [Episode(member.life[0].seed, 200)]
 
 
 @pytest.mark.parametrize("steps", [300, 600])
@@ -99,7 +100,7 @@ def test_what_the_replay_does_not_hold_is_not_carried(tmp_path):
     for _ in range(3):
         stepped.interval()
     # The second interval went on with the first one's episode, the third could not.
-    assert stepped.members[0].episode.steps == 300
+    assert [episode.steps for episode in stepped.members[0].life] == [300]
 
 
 class Counting(gymnasium.Wrapper):
@@ -137,9 +138,9 @@ def test_an_exploited_member_begins_a_new_episode():
     stepped = Stepped(RUN)
     stepped.interval()
     stepped.host.take(0, stepped.host.give(1), True, 1)
-    assert [member.episode is None for member in stepped.members] == [True, False, False]
+    assert [member.life == [] for member in stepped.members] == [True, False, False]
     stepped.roll_out()
-    assert [member.episode.steps for member in stepped.members] == [300, 600, 600]
+    assert [member.life[-1].steps for member in stepped.members] == [300, 600, 600]
 
 
 def test_by_default_episodes_go_on_only_where_one_may_be_longer_than_an_interval():
@@ -154,3 +155,39 @@ def test_by_default_episodes_go_on_only_where_one_may_be_longer_than_an_interval
         ({"interval": 1_000, "carry_episodes": "always"}, facts, True),
     ]:
         assert carries(Run("HalfCheetah-v4", **(LONG | {"steps": 100_000} | settings)), own) == expected
+
+
+class Staying(gymnasium.Wrapper):
+    """Observes the number of the episode since it was made: state that a seeded reset does not clear."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.episodes = 0
+
+    def reset(self, **options):
+        self.episodes += 1
+        obs, info = self.env.reset(**options)
+        return obs + self.episodes, info
+
+    def step(self, action):
+        obs, *rest = self.env.step(action)
+        return obs + self.episodes, *rest
+
+
+@pytest.fixture
+def staying():
+    gymnasium.register("Staying-v0", entry_point=lambda: Staying(gymnasium.make("Hopper-v4")))
+    yield
+    del gymnasium.registry["Staying-v0"]
+
+
+@pytest.mark.usefixtures("staying")
+def test_what_an_environment_keeps_over_episodes_is_repeated_too(tmp_path):
+    """Hopper falls after some twenty steps, so an interval ends many episodes of one environment."""
+    run = Run("Staying-v0", **(LONG | {"mix": {"adam": 2}, "steps": 900}))
+    train(run, tmp_path / "whole", note=silent)
+    notes = []
+    train(dataclasses.replace(run, steps=300), tmp_path / "run", note=silent)
+    resume(tmp_path / "run", steps=900, note=notes.append)
+    assert not [note for note in notes if "did not repeat" in note]
+    assert differences(tmp_path / "run", tmp_path / "whole") == []

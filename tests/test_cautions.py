@@ -287,7 +287,7 @@ def test_settings_without_effect_are_named():
         ({"strategy": "mfpbt", "frequencies": (1, 2)}, []),
         ({"frequencies": (1, 2), "truncation": 0.3}, ["frequencies is 1 2, which the strategy 'pbt' does not use"]),
         (
-            {"optimizers": {"kfac": {"damping": 0.1}}},
+            {"optimizers": {"kfac": {"damping": 0.2}}},
             ["optimizers.kfac is given, and no kind of the mix has it: it has no effect"],
         ),
         ({"mix": {"adam/kfac": 1}, "optimizers": {"kfac": {"critic": {"damping": 0.1}}, "adam": {"learning_rate": 0.001}}}, []),

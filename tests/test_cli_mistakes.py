@@ -238,7 +238,7 @@ def test_help_explains_every_option(capsys, command, flag):
     names = {
         "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "workers", "allow_import", "quiet"],
         "resume": ["steps", "allow_version_change", "workers", "allow_import", "quiet"],
-        "evaluate": ["steps", "episodes", "seed", "time_limit", "allow_import"],
+        "evaluate": ["member", "steps", "episodes", "seed", "time_limit", "allow_import"],
         "show": [],
         "demo": ["seed", "out", "quiet"],
     }[command]

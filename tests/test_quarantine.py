@@ -332,7 +332,7 @@ def test_faults_in_evaluation_count_and_quarantine_that_member_alone():
 
 
 def test_what_an_environment_remembers_does_not_reach_the_next_members_fitness():
-    stepped = begin("probe_envs:Remembers-v0", mix={"adam": 2})
+    stepped = begin("probe_envs:Remembers-v0", mix={"adam": 2}, carry_episodes="never")
     seen = []
     reports = stepped.roll_out()
     reset = stepped.host.environment.reset

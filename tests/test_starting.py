@@ -110,4 +110,4 @@ def test_a_folder_of_a_policy_is_as_good_as_a_run(first):
     run = run_of(first, normalize_observations=Policy.load(first / "best").scaling is not None)
     one, other = policy_of(run), policy_of(dataclasses.replace(run, init_from=str(first / "best")))
     assert all(np.array_equal(a, b) for x, y in zip(one.pairs, other.pairs, strict=True) for a, b in zip(x, y, strict=True))
-    assert policy_of(dataclasses.replace(run, init_from="")) is None
+    assert policy_of(dataclasses.replace(run, init_from="none")) is None

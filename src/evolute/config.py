@@ -172,10 +172,10 @@ class Run:
         default={},
     )
     init_from: str = setting(
-        "Run whose best policy, or folder of a policy, is every member's first actor; critics are new.",
+        "Run whose best policy, or folder of a policy, is every member's first actor; critics are new. none: start anew.",
         PATH,
         "runs/first",
-        default="",
+        default="none",
     )
     copy_optimizer_state: bool = setting(
         "Copy the optimizer's state when the parent is of the same kind.", options.SWITCH, "true", default=True

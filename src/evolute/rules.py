@@ -61,7 +61,7 @@ WRAPPERS = Rule(
     "paths of the form MODULE:FUNCTION",
 )
 PATH = Rule(
-    lambda x: len(x) <= limits.PATH and x.isprintable(),
+    lambda x: type(x) is str and len(x) <= limits.PATH and x.isprintable() and bool(x.strip()),
     f"the path of a run folder or of a policy's folder, of at most {limits.PATH} characters",
 )
 NAMES = Rule(lambda x: len(x) <= limits.ENTRIES and all(type(name) is str for name in x), f"at most {limits.ENTRIES} names")

@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+from evolute import optimizers
 from evolute.config import Run
 from evolute.environments.gym import UNREPEATABLE
 from evolute.environments.spaces import Facts
 from evolute.options import shown
+from evolute.presets import ALGORITHMS, PRESETS
 from evolute.state import State
 from evolute.training.evaluate import LONGEST_EPISODE
 from evolute.training.host import carries
@@ -73,10 +75,16 @@ def idle(run: Run) -> list[str]:
     used = {name for kind in run.mix for name, _ in run.optimizers_of(kind).values()}
     unused += [
         (f"optimizers.{name} is given, and no kind of the mix has it", f"leave it out, or add a kind, such as {name}=1")
-        for name in run.optimizers
-        if name not in used
+        for name, table in run.optimizers.items()
+        if name not in used and table not in usual_options(run, name)
     ]
     return [f"{said}: it has no effect; {fix}." for said, fix in unused]
+
+
+def usual_options(run: Run, name: str) -> list[dict[str, Any]]:
+    """Return the options that an optimizer has where nobody gives any: a run that was made of another one has them in full."""
+    rates = [PRESETS[run.preset](run.env, algorithm)["learning_rate"] for algorithm in ALGORITHMS]
+    return [optimizers.resolve([], {name: {}}, rate)[name] for rate in rates]
 
 
 def repetition(env: str, circumstances: dict[str, Any]) -> list[str]:

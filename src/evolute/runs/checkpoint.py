@@ -178,7 +178,7 @@ def _read(path: Path) -> dict[str, Any]:
         manifest.setdefault("memory", {})
         for member in manifest["members"] if isinstance(manifest.get("members"), list) else ():
             if isinstance(member, dict):
-                member.setdefault("episode", None)
+                member.setdefault("life", [])
     # A checksum proves no good will.
     if (wrong := forms.fault(manifest, forms.MANIFEST)) is not None:
         raise Damaged(f"it is not of the form {FORMAT!r}: {wrong}")

@@ -134,9 +134,13 @@ MANIFEST = {
                 f"a table of at most {limits.ENTRIES} finite numbers",
             ),
             "inserted": WHOLE,
-            "episode": Rule(
-                lambda x: x is None or (isinstance(x, list) and len(x) == 2 and all(map(WHOLE.holds, x)) and x[0] < 2**31),
-                "a seed and a number of steps, or null",
+            "life": Rule(
+                lambda x: (
+                    isinstance(x, list)
+                    and all(isinstance(pair, list) and len(pair) == 2 and all(map(WHOLE.holds, pair)) for pair in x)
+                    and all(seed < 2**31 for seed, _ in x)
+                ),
+                "a list of seeds and numbers of steps",
             ),
             "segments": Rule(lambda x: isinstance(x, list) and all(fault(s, SEGMENT) is None for s in x), "a list of segments"),
             "learner": FILE,

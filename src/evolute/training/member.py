@@ -1,12 +1,13 @@
 """A member as the process sees it that steps its environment; its networks live in placement's groups."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from evolute.environments.gym import Environment
+from evolute.environments.gym import Environment, Step
 from evolute.environments.normalise import Normaliser
 from evolute.errors import EnvironmentFault, RunStopped
 from evolute.hyperparameters import Hyperparameters
@@ -25,7 +26,7 @@ class Fault(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """What makes an open episode again: with the actions, which the replay holds, a deterministic environment repeats it."""
+    """What makes an episode again: with the actions, which the replay holds, a deterministic environment repeats it."""
 
     seed: int  # of the reset that began it
     steps: int  # so far
@@ -50,9 +51,10 @@ class Member:
     reward_scale: float = 1.0
     # Environment steps that a learnt transition joins.
     n_step: int = 1
-    # Whether an episode goes on over the end of an interval, the open one, and whether the environment here stands where it does.
+    # Whether an episode goes on over the end of an interval; the episodes since the environment was made, of which the last one
+    # is open, because what it keeps over resets may matter; and whether the environment here stands where that one does.
     carries: bool = False
-    episode: Episode | None = None
+    life: list[Episode] = field(default_factory=list)
     live: bool = False
     # Whether its curvature is to be gathered anew before its next update.
     needs_burn_in: bool = True
@@ -103,34 +105,47 @@ class Member:
     def go_on(self) -> bool:
         """Go on with the open episode; return False where there is none, it cannot be repeated, or is not carried over."""
         # What the replay does not hold another process could not repeat, and it must do as this one does.
-        if not self.carries or self.episode is None or self.episode.steps > len(self.replay):
+        if not self.carries or not self.life or sum(episode.steps for episode in self.life) > len(self.replay):
             return False
         if not self.live:
-            self.unrepeated = not self.repeat(self.episode)
+            self.unrepeated = not self.repeat()
         self.stale = True
         return not self.unrepeated
 
-    def repeat(self, episode: Episode) -> bool:
-        """Bring a new environment to where an episode stands; return whether it gave what the replay recorded."""
-        observations, self.episode_return = self.environment.shape.observations, 0.0
+    def repeat(self) -> bool:
+        """Bring a new environment to where the open episode stands; return whether it gave what the replay recorded."""
+        obs = self.observation
+        rows = iter(self.replay.last(sum(episode.steps for episode in self.life)))
         try:
             self.environment.rebuild()
-            obs = self.environment.reset(episode.seed)
-            for row in self.replay.last(episode.steps):
-                step = self.environment.step(row[observations : -observations - 2])
-                recorded = (row[:observations].tobytes(), float(row[-observations - 2]), row[-observations:].tobytes())
-                if (obs.tobytes(), float(np.float32(step.reward)), step.obs.tobytes()) != recorded:
+            for n, episode in enumerate(self.life):
+                obs, ended, self.episode_return = self.environment.reset(episode.seed), False, 0.0
+                for row in itertools.islice(rows, episode.steps):
+                    step = None if ended else self.environment.step(self.action_in(row))
+                    if step is None or not self.recorded(row, obs, step):
+                        return False
+                    obs, ended = step.obs, step.terminated or step.truncated
+                    self.episode_return += step.reward
+                if ended == (n == len(self.life) - 1):
                     return False
-                if step.terminated or step.truncated:
-                    return False
-                self.episode_return += step.reward
-                obs = step.obs
         except EnvironmentFault as fault:
             self.note(fault, "training")
             return False
         # It was seen before.
         self.observation, self.live = obs, True
         return True
+
+    def action_in(self, row: np.ndarray) -> np.ndarray:
+        """Return the action [A] of a packed transition [W]."""
+        observations = self.environment.shape.observations
+        return row[observations : -observations - 2]
+
+    def recorded(self, row: np.ndarray, obs: np.ndarray, step: Step) -> bool:
+        """Return whether a packed transition [W] is that from an observation [O] by a step, bit by bit."""
+        observations = self.environment.shape.observations
+        given = (obs.tobytes(), float(np.float32(step.reward)), float(step.terminated), step.obs.tobytes())
+        reward, terminated = (float(x) for x in row[-observations - 2 : -observations])
+        return given == (row[:observations].tobytes(), reward, terminated, row[-observations:].tobytes())
 
     def warm_up_action(self, noise: float) -> np.ndarray:
         """Return a uniformly random action [A]; with Gaussian `noise` on top, clipped, where that is not zero."""
@@ -199,8 +214,8 @@ class Member:
         self.replay.insert(self.observation, action, step.reward, step.obs, step.terminated)
         self.observe(step.obs)
         self.episode_return += step.reward
-        if self.episode is not None:
-            self.episode = self.episode._replace(steps=self.episode.steps + 1)
+        if self.carries:
+            self.life[-1] = Episode(self.life[-1].seed, self.life[-1].steps + 1)
         if step.terminated or step.truncated:
             self.finished_returns.append(self.episode_return)
             self.episode_return = 0.0
@@ -214,7 +229,8 @@ class Member:
         seed = self.next_seed() if self.carries else None
         try:
             self.observe(self.environment.reset(seed))
-            self.episode = None if seed is None else Episode(seed, 0)
+            if seed is not None:
+                self.life.append(Episode(seed, 0))
         except EnvironmentFault as fault:
             self.recover(fault)
 
@@ -230,7 +246,7 @@ class Member:
             try:
                 self.environment.rebuild()
                 self.observe(self.environment.reset(seed))
-                self.episode, self.live, self.stale = Episode(seed, 0), True, False
+                self.life, self.live, self.stale = [Episode(seed, 0)], True, False
                 return
             except EnvironmentFault as fault:
                 self.note(fault, "training")
@@ -238,7 +254,7 @@ class Member:
 
     def drop_episode(self) -> None:
         """Let no episode go on: the next interval begins another one."""
-        self.episode, self.live = None, False
+        self.life, self.live = [], False
 
     def note(self, fault: EnvironmentFault, during: str) -> None:
         """Remember a fault; one too many is quarantine, or raises RunStopped."""

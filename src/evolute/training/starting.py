@@ -19,7 +19,7 @@ COUNTED_AS = 10_000
 
 def policy_of(run: Run) -> Policy | None:
     """Return the policy that members of a run start from, if any; raises UserError where there is none to be read."""
-    if not run.init_from:
+    if run.init_from == "none":
         return None
     path = Path(run.init_from)
     policy = Policy.load(path / BEST_FOLDER if (path / BEST_FOLDER).is_dir() else path)

@@ -53,7 +53,7 @@ def save(run: Path, member: Member, group: Group, interval: int) -> dict[str, An
         "updates": group.updates,
         "needs_burn_in": member.needs_burn_in,
         "inserted": member.replay.inserted,
-        "episode": list(member.episode) if member.carries and member.episode is not None else None,
+        "life": [list(episode) for episode in member.life] if member.carries else [],
         "segments": [segment._asdict() for segment in member.replay.segments],
         "learner": save_arrays(run, f"{interval:06}-{member.slot:03}", _arrays_of(member, group)),
     }
@@ -105,7 +105,7 @@ def restore(run: Path, member: Member, group: Group, described: dict[str, Any]) 
     member.environment_steps = described["environment_steps"]
     member.gradient_steps = described["gradient_steps"]
     member.needs_burn_in = described["needs_burn_in"]
-    member.episode = described["episode"] and Episode(*described["episode"])
+    member.life = [Episode(*pair) for pair in described["life"]]
 
 
 def load_arrays(folder: Path, described: dict[str, Any]) -> dict[str, Any]:

@@ -208,17 +208,15 @@ class ReplayBuffer:
             rows [padded, W] and weights [padded], 1 / batch_size for the drawn rows and 0 for the padding. An empty buffer gives
             padding alone.
         """
-        rows = np.zeros((padded, self._width), np.float32)
-        weights = np.zeros(padded, np.float32)
         if not len(self):
             # Its member's environment has failed from the start, and members of a group learn together.
-            return rows, weights
+            return np.zeros((padded, self._width), np.float32), np.zeros(padded, np.float32)
         drawn = rng.integers(self.inserted - len(self), self.inserted, size=batch_size)
-        rows[:batch_size] = self._packed(drawn % self._slots)
+        rows, weights = self._packed(drawn % self._slots), np.full(batch_size, 1.0 / batch_size, np.float32)
         if steps > 1:
-            self._join(rows[:batch_size], drawn, steps, discount)
-        weights[:batch_size] = 1.0 / batch_size
-        return rows, weights
+            self._join(rows, drawn, steps, discount)
+        missing = padded - batch_size
+        return (np.pad(rows, ((0, missing), (0, 0))), np.pad(weights, (0, missing))) if missing else (rows, weights)
 
     def _join(self, rows: np.ndarray, first: np.ndarray, steps: int, discount: float) -> None:
         """Make packed transitions [N, W], the insertions `first` [N], each one of up to so many steps of its episode, in place.

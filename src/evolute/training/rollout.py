@@ -66,12 +66,17 @@ def rollout_and_learn(
 
 def observations(members: list[Member]) -> np.ndarray:
     """Return the members' observations [M, O] as networks see them."""
-    return np.stack([member.seen for member in members])
+    return stacked([member.seen for member in members])
 
 
 def noises(members: list[Member]) -> np.ndarray:
     """Return exploration noise of the members [M, A]."""
-    return np.stack([member.noise() for member in members])
+    return stacked([member.noise() for member in members])
+
+
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return arrays with an axis in front [M, ...]; a single one is not copied."""
+    return np.stack(parts) if len(parts) > 1 else parts[0][None]
 
 
 def advance(run: Run, watch: Sequence[Squad], tick: int, length: int, seconds: dict[str, float]) -> None:
@@ -114,7 +119,7 @@ def learn(group: Group, members: list[Member]) -> None:
         if member.needs_burn_in and len(member.replay):
             burn_in(group, member, padded)
     samples = [member.sample(padded, group.noise) for member in members]
-    group.learn(Sample(*(np.stack(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
+    group.learn(Sample(*(stacked(part) for part in zip(*samples, strict=True))), observations(members), noises(members))
     for member in members:
         member.gradient_steps += 1
 

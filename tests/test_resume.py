@@ -15,7 +15,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolute import Run, UserError, engine, optimizers, resume, train
+from evolute import Run, UserError, engine, optimizers, resume, resumption, train
 from evolute.environments import gym
 from evolute.errors import Damaged
 from evolute.evolution.base import Exploit, Strategy, ranked
@@ -323,6 +323,20 @@ def test_factors_and_inverses_are_symmetric_to_the_last_bit_and_stored_by_half(t
         # Two inverses and two factors for each of the critics' 2 x 2 and the actor's 3 layers.
         assert len(names) == 4 * (2 * 2 + 3)
         assert all(name.endswith(arrays.TRIANGLE) for name in names)
+
+
+def test_another_number_of_cores_is_told(tmp_path, monkeypatch):
+    train(dataclasses.replace(PLAIN, steps=100), tmp_path / "run")
+    here = resumption.circumstances
+    monkeypatch.setattr(resumption, "circumstances", lambda run: here(run) | {"cores": 77})
+    notes = []
+    resume(tmp_path / "run", steps=150, note=notes.append)
+    cores = len(os.sched_getaffinity(0))
+    assert [note for note in notes if note.startswith(f"the run had {cores} cores and has 77 now: large matrix products")]
+    # The same number is no news, and a run from the start has nothing to compare with.
+    notes.clear()
+    resume(tmp_path / "run", steps=200, note=notes.append)
+    assert not [note for note in notes if "cores" in note]
 
 
 # -------------------------------------------------------------------------------------------------------------- damage

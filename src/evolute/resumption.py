@@ -83,6 +83,7 @@ def resume(
         different = {**others, **settings}
         notes += [f"{name} was {old} and is {new}." for name, (old, new) in different.items()]
         notes += cautions.repetition(run.env, folder.circumstances)
+        notes += cautions.cores(found.manifest["circumstances"] if found else {}, folder.circumstances)
         begun = f"going on after {state.steps_done:,} of {run.steps:,} steps."
         about = {"changes": different, "notes": [*notes, begun], "settings": changes.digest(run)}
         rewind(folder, run, found, about)

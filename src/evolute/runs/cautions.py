@@ -98,6 +98,17 @@ def repetition(env: str, circumstances: dict[str, Any]) -> list[str]:
     ]
 
 
+def cores(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return what is to be known where a run goes on with another number of cores, given both circumstances."""
+    old, new = before.get("cores"), now["cores"]
+    if old in (None, new) or not now["devices"][0].startswith("cpu"):
+        return []
+    return [
+        f"the run had {old} cores and has {new} now: large matrix products are divided by their number, so what follows may be "
+        "rounded otherwise than without the interruption; give it as many as before (taskset) where every bit counts."
+    ]
+
+
 def event_rows(state: State) -> list[dict[str, Any]]:
     """Return what the interval that just ended shows, as events."""
     said = [*endless(state), *unrepeated(state)]

@@ -1,9 +1,10 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped. docs/durability.md says what that promises.
 
-A checkpoint belongs to an interval's end: environments and random streams begin anew at every interval, so neither has a state
-to keep. It is a manifest that names every other file by size and SHA-256 and is written last, so a checkpoint is whole or absent;
-the one before it is kept as well. Replay is written once: each interval's new transitions of a member are a segment that never
-changes, and an exploit copies the list of segments, not what is in them.
+A checkpoint belongs to an interval's end: random streams begin anew at every interval, and so do environments, unless a long
+episode goes on, which is repeated from its seed and its actions; so neither has a state to keep. It is a manifest that names
+every other file by size and SHA-256 and is written last, so a checkpoint is whole or absent; the one before it is kept as well.
+Replay is written once: each interval's new transitions of a member are a segment that never changes, and an exploit copies the
+list of segments, not what is in them.
 """
 
 import contextlib

@@ -353,9 +353,13 @@ def small_file_system(folder, size):
 def no_room(folder, run):
     """Fill a disk under a run; it stops with a reason; with room again it goes on."""
     disk = folder / f"disk-{run}"
-    with small_file_system(disk, "256k") as mounted:
+    # Large enough for a run to begin: one that would not fit is refused.
+    with small_file_system(disk, "8m") as mounted:
         if mounted:
-            code, _, err = evolute(disk, "train", *MIXED, "--out", run)
+            process = start(disk, "train", *MIXED, "--out", run)
+            wait_until(lambda: process.poll() is not None or any((disk / run / "checkpoints").glob("000002.json")))
+            fill(disk / "other")
+            code, _, err = finish(process)
         else:
             # A limit on a file's size is what a quota is to a process: it ends the write with an error.
             code, _, err = evolute(disk, "train", *MIXED, "--out", run, preexec_fn=limit_file_size)
@@ -365,6 +369,13 @@ def no_room(folder, run):
         shutil.copytree(disk / run, folder / run)
     resume(folder, run)
     return err.strip().splitlines()[-1][:100]
+
+
+def fill(path):
+    """Write a file until there is no room left."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4_096):
+            pass
 
 
 def limit_file_size():

@@ -71,7 +71,7 @@ def test_a_run_that_does_not_fit_into_memory_is_refused_with_what_would(monkeypa
 
 def test_a_run_that_does_not_fit_onto_the_disk_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 50_000})())
-    with pytest.raises(UserError, match=r"of disk, and '.*' has 0 MB left; choose smaller layers"):
+    with pytest.raises(UserError, match=r"of disk, and '.*' has 50 kB left; choose smaller layers"):
         train(RUN, tmp_path / "run")
     # Without a folder nothing is written.
     train(dataclasses.replace(RUN, steps=30), note=lambda _: None)

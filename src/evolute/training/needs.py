@@ -115,4 +115,6 @@ def existing(path: Path) -> Path:
 
 def size(bytes_: float) -> str:
     """Return a number of bytes for people."""
+    if bytes_ < 1e6:
+        return f"{bytes_ / 1e3:.0f} kB"
     return f"{bytes_ / 1e9:.2f} GB" if bytes_ >= 1e8 else f"{bytes_ / 1e6:.0f} MB"

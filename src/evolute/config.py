@@ -347,6 +347,12 @@ class Run:
         """Return the least and the largest value of a hyperparameter."""
         return self.bounds.get(name, BOUNDS[name])
 
+    @property
+    def shortest_interval(self) -> int:
+        """The fewest environment steps that a kind of the mix takes between two evolutions."""
+        steps = [self.interval_steps(kind, self.interval) if self.shrink == "both" else self.interval for kind in self.mix]
+        return min(steps)
+
     def interval_steps(self, kind: str, length: int) -> int:
         """Return how many of an interval's `length` steps a kind takes (of gradient alone, if shrink = 'gradient')."""
         own = self.steps_per_interval.get(kind, self.interval)

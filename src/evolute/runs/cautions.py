@@ -35,8 +35,7 @@ def too_short(run: Run, facts: Facts) -> list[str]:
     longest = facts.longest_episode
     if longest is None or (carries(run, facts) and longest <= run.steps):
         return []
-    own = {kind: run.interval_steps(kind, run.interval) if run.shrink == "both" else run.interval for kind in run.mix}
-    if longest <= min(*own.values(), run.steps):
+    if longest <= min(run.shortest_interval, run.steps):
         return []
     if longest > run.steps:
         return [
@@ -44,7 +43,7 @@ def too_short(run: Run, facts: Facts) -> list[str]:
             f"that comes later; raise --steps to at least {longest}."
         ]
     return [
-        f"an episode of {run.env!r} has up to {longest:,} steps, and an interval has {min(own.values()):,}, after which the "
+        f"an episode of {run.env!r} has up to {longest:,} steps, and an interval has {run.shortest_interval:,}, after which the "
         "environment is made anew, because carry_episodes is 'never': nobody trains on the end of an episode that is longer; "
         f"set it to 'auto', or raise the interval to at least {longest}."
     ]

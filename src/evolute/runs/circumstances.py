@@ -1,7 +1,6 @@
 """What a run's numbers depend on besides its configuration."""
 
 import hashlib
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +15,12 @@ def circumstances(run: "Run") -> dict[str, Any]:
 
     from evolute.environments.gym import physics_fingerprint, versions
     from evolute.environments.making import making_of
+    from evolute.training.placement import usable_cores
 
     return {
         "versions": versions(),
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.local_devices()],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "physics_fingerprint": physics_fingerprint(run.env, run.time_limit, making_of(run)),
         "arithmetic_fingerprint": arithmetic_fingerprint(),
     }

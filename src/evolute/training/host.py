@@ -170,8 +170,7 @@ def carries(run: Run, facts: Facts) -> bool:
     """Return whether episodes go on over the ends of intervals: if not said, where one may be longer than an interval."""
     if run.carry_episodes != "auto":
         return run.carry_episodes == "always"
-    shortest = min(run.steps_per_interval.get(kind, run.interval) if run.shrink == "both" else run.interval for kind in run.mix)
-    return facts.longest_episode is None or facts.longest_episode > shortest
+    return facts.longest_episode is None or facts.longest_episode > run.shortest_interval
 
 
 def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape, policy: Policy | None = None) -> list[Group]:

@@ -56,11 +56,15 @@ def use_all_cores(members: int) -> None:
     # Every device factorises by itself, and LAPACK's threads on top would wait for each other: K-FAC steps took a third longer.
     # SciPy's library, which JAX loads with its first factorisation, reads this then.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # RuntimeError: JAX has started, its devices are what they are, and the run is only slower.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", max(1, min(cores, members)))
+        jax.config.update("jax_num_cpu_devices", max(1, min(usable_cores(), members)))
     devices_here()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices_here() -> list[Device]:

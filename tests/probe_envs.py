@@ -51,6 +51,15 @@ class Episodes(gymnasium.Env):
         return 1.0
 
 
+class Wide(Episodes):
+    """Observes a thousand numbers, so that a replay is more than a pipe holds."""
+
+    observation_space = Box(-np.inf, np.inf, (1000,))
+
+    def observed(self) -> np.ndarray:
+        return np.full(1000, self.count, np.float32)
+
+
 class Ends(Episodes):
     """Terminates after three steps."""
 
@@ -688,6 +697,7 @@ for name, made in {
     "Process": Process,
     "Limit": Episodes,
     "Ends": Ends,
+    "Wide": Wide,
     "Endless": Endless,
     "NaN": NotANumber,
     "Noisy": Noisy,

@@ -155,7 +155,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(capsys, tmp_path, name, said,
 
 
 def test_every_pointer_names_options_that_exist_and_no_option_is_hidden_by_one():
-    options = {field.name.replace("_", "-") for name in flags.COMMANDS for field in dataclasses.fields(flags.flags_of(name))}
+    options = {field.name.replace("_", "-") for name in cli.COMMANDS for field in dataclasses.fields(flags.module_of(name).Flags)}
     for name, pointer in POINTERS.items():
         assert set(re.findall(r"--([a-z-]+)", pointer)) <= options, pointer
         assert name not in options or name in ("env", "run")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import evolute
-from evolute.commands import cli, flags, foreign
+from evolute.commands import cli, flags, foreign, train
 from evolute.config import Run
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +48,7 @@ def prose() -> list[Example]:
             documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             if documented and (text := ast.get_docstring(node)):
                 found.append(Example(f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", text))
-    return [*found, Example("evolute --help", cli.USAGE)]
+    return [*found, Example("evolute --help", cli.usage())]
 
 
 def blocks(text: str, *languages: str) -> list[str]:
@@ -107,12 +107,12 @@ def words_of(command: str, run: Path | None = None) -> list[str]:
 def checked(words: list[str]) -> None:
     """Check a command as it is written; for `train`, up to a valid run."""
     name, *rest = words
-    assert name in flags.COMMANDS
+    assert name in cli.COMMANDS
     if not rest or {"--help", "-h"} & set(rest):
         return
-    parsed = flags.parse(flags.flags_of(name), name, rest)
+    parsed = flags.parse(flags.module_of(name).Flags, name, rest)
     if name == "train":
-        cli._asked_for(dataclasses.replace(parsed, allow_import=("my_package",)))
+        train.asked_for(dataclasses.replace(parsed, allow_import=("my_package",)))
 
 
 def executed(words: list[str]) -> None:
@@ -160,7 +160,9 @@ def test_a_program_works(example, monkeypatch):
 
 
 def test_options_that_the_text_names_exist():
-    known = {"--" + field.name.replace("_", "-") for name in flags.COMMANDS for field in dataclasses.fields(flags.flags_of(name))}
+    known = {
+        "--" + field.name.replace("_", "-") for name in cli.COMMANDS for field in dataclasses.fields(flags.module_of(name).Flags)
+    }
     named = {(where, span.split()[0]) for where, span in NAMED if re.match(r"--[a-z]", span)}
     assert len(named) > 10
     assert [(where, option) for where, option in named if option not in known | {"--help", "--version"}] == []

@@ -28,8 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolute import limits, toml
-from evolute.commands import cli, flags
-from evolute.commands.show import show
+from evolute.commands import cli, show
 from evolute.config import Run
 from evolute.errors import LONGEST_MESSAGE, UserError, printable
 from evolute.hyperparameters import Hyperparameters, as_array
@@ -371,7 +370,7 @@ def policy(env: str = "Hopper-v4") -> Policy:
 def shown(path: Path) -> str:
     """Read everything of a run that the command line shows, and return what it printed."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        show(flags.ShowFlags(path))
+        show.run(show.Flags(path))
     RunFolder.open(path).metadata()
     return out.getvalue()
 

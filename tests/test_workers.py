@@ -157,7 +157,6 @@ def test_without_a_folder_a_lost_worker_ends_the_run(monkeypatch):
 def test_what_is_remembered_for_a_lost_worker_holds_no_replay(tmp_path, whole):
     """Replay is on disk before an evolution; copies of it in memory would add up until the next checkpoint."""
 
-
     def buffers():
         return [thing for thing in gc.get_objects() if isinstance(thing, ReplayBuffer)]
 
@@ -196,7 +195,9 @@ def test_a_damaged_checkpoint_brings_no_worker_back(tmp_path, whole, monkeypatch
 
 
 def test_an_answer_that_is_cut_short_is_asked_for_again(tmp_path):
-    run = dataclasses.replace(RUN, env="probe_envs:Wide-v0", steps=2_000, interval=1_000, learning_starts=1_500, buffer_size=2_000)
+    run = dataclasses.replace(
+        RUN, env="probe_envs:Wide-v0", steps=2_000, interval=1_000, learning_starts=1_500, buffer_size=2_000
+    )
     notes = []
     crew = processes.start([run], 2, notes.append, [tmp_path])
     try:

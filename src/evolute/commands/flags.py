@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import itertools
 import os
@@ -10,7 +11,6 @@ import shutil
 import tomllib
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +25,8 @@ from evolute.errors import UserError, closest
 NARROWEST = 40
 # Where records go, as the help shows it.
 OUT = "runs/<env>-<mix>-<seed>-<time>"
+# Options that are given by their place.
+POSITIONAL = ("env", "run", "runs", "name")
 # The group of options that are no settings of a run.
 FILES = "file and output"
 
@@ -206,73 +208,12 @@ def seconds(flag: str, text: str) -> float:
     return float(value)
 
 
-@dataclass(frozen=True)
-class ResumeFlags:
-    """Go on with a run that was stopped, from its newest whole checkpoint; or make a run longer."""
-
-    run: RunArgument = None
-    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as the run was asked for)")] = None
-    """Environment steps of each member, in all: the run's new length."""
-    allow_version_change: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.arg(
-            help="Go on with other versions or another physics than the run was trained with.",
-            help_behavior_hint="(default: refuse)",
-        ),
-    ] = False
-    workers: WorkersFlag = None
-    allow_import: AllowImportFlag = None
-    quiet: QuietFlag = False
-
-
-@dataclass(frozen=True)
-class EvaluateFlags:
-    """Play deterministic episodes with a run's best policy; only completed ones count (RL Baselines3 Zoo)."""
-
-    run: RunArgument = None
-    member: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the best policy of all)")] = None
-    """Member whose latest policy is played instead."""
-    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 150000)")] = None
-    """Environment steps to play."""
-    episodes: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
-    """Episodes to play instead of a number of steps."""
-    seed: SeedFlag = "0"
-    """Seed of the first episode."""
-    time_limit: Annotated[str, tyro.conf.arg(metavar="FLOAT")] = "0"
-    """Seconds that a call of the environment may take before it is killed; 0 for no limit."""
-    allow_import: AllowImportFlag = None
-
-
-@dataclass(frozen=True)
-class ShowFlags:
-    """Print a run's leaderboard, lineage, hyperparameters and learning curves; also while it trains."""
-
-    run: RunArgument = None
-
-
-@dataclass(frozen=True)
-class DemoFlags:
-    """Train a mixed population of four on HalfCheetah-v4, in a few minutes on two cores."""
-
-    seed: SeedFlag = "0"
-    """Seed of everything random in the run."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint=f"(default: {OUT})")] = None
-    """Folder for the run's records; must not hold a run yet."""
-    quiet: QuietFlag = False
-
-
 # ------------------------------------------------------------------------------------------------------------ parsing
 
 
-COMMANDS = ("train", "resume", "evaluate", "show", "demo")
-
-
-def flags_of(command: str) -> Any:
-    """Return the record of a command's options."""
-    if command == "train":
-        return train_flags()
-    return {"resume": ResumeFlags, "evaluate": EvaluateFlags, "show": ShowFlags, "demo": DemoFlags}[command]
+def module_of(command: str) -> Any:
+    """Return the module of a command."""
+    return importlib.import_module(f"evolute.commands.{command}")
 
 
 def parse(flags: Any, command: str, words: list[str]) -> Any:
@@ -304,7 +245,7 @@ def _check_names(flags: Any, command: str, words: list[str]) -> None:
 
     Before tyro parses: it takes the value of an unknown option for a positional argument.
     """
-    known = [_flag(field.name) for field in dataclasses.fields(flags) if field.name not in ("env", "run")]
+    known = [_flag(field.name) for field in dataclasses.fields(flags) if field.name not in POSITIONAL]
     named = [_flag(word) if word.startswith("--") else word for word in words if re.match(r"--.|-[A-Za-z]+$", word)]
     for name in named:
         if name in known:

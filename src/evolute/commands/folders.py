@@ -1,8 +1,13 @@
 """Which run folders a command means: one, or those that --seeds filled."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evolute.errors import UserError
+
+if TYPE_CHECKING:
+    from evolute.config import Run
+    from evolute.runs.folder import RunFolder
 
 
 def outs_of(out: Path, seeds: list[int]) -> list[Path]:
@@ -31,3 +36,12 @@ def one_run(given: Path | None) -> Path:
     if folders := seed_folders(path):
         raise UserError(f"{str(path)!r} holds the runs of {len(folders)} seeds; name one, such as {str(folders[0])!r}.")
     return path
+
+
+def run_of(folder: "RunFolder") -> "Run":
+    """Return the run of a folder; raises UserError where its configuration cannot be read."""
+    from evolute import toml
+    from evolute.config import Run
+    from evolute.runs.folder import CONFIG_FILE
+
+    return Run(**toml.read(folder.path / CONFIG_FILE))

@@ -1,19 +1,23 @@
 """evolute show: a run's leaderboard, lineage and learning curves."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from evolute.commands.flags import RunArgument, folder_of
 from evolute.commands.folders import seed_folders
 from evolute.errors import printable
 
-if TYPE_CHECKING:
-    from evolute.commands.flags import ShowFlags
+
+@dataclass(frozen=True)
+class Flags:
+    """Print a run's leaderboard, lineage, hyperparameters and learning curves; also while it trains."""
+
+    run: RunArgument = None
 
 
-def show(flags: "ShowFlags") -> None:
+def run(flags: Flags) -> None:
     """Print the tables of one run, or of the runs of several seeds."""
-    from evolute.commands.flags import folder_of
-
     path = folder_of(flags.run)
     folders = seed_folders(path) or [path]
     for folder in folders:

@@ -1,0 +1,51 @@
+"""evolute resume: go on with a run."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from evolute.commands.flags import AllowImportFlag, QuietFlag, RunArgument, WorkersFlag, whole_number
+from evolute.commands.folders import one_run
+from evolute.commands.watching import admit, noting, report, watch, watching, workers_of
+
+if TYPE_CHECKING:
+    from evolute.state import Observer, Result
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Go on with a run that was stopped, from its newest whole checkpoint; or make a run longer."""
+
+    run: RunArgument = None
+    steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as the run was asked for)")] = None
+    """Environment steps of each member, in all: the run's new length."""
+    allow_version_change: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(
+            help="Go on with other versions or another physics than the run was trained with.",
+            help_behavior_hint="(default: refuse)",
+        ),
+    ] = False
+    workers: WorkersFlag = None
+    allow_import: AllowImportFlag = None
+    quiet: QuietFlag = False
+
+
+def run(flags: Flags) -> None:
+    """Train the rest of the run."""
+    path = one_run(flags.run)
+    folder = path.absolute()
+    steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
+    workers, allowed = workers_of(flags), flags.allow_import or ()
+    with watching(flags.quiet) as watcher:
+        from evolute.resumption import resume
+
+        def train(observer: "Observer") -> list["Result"]:
+            note = noting(str(path), watcher)
+            return [resume(path, steps, observer, flags.allow_version_change, allowed, note, workers)]
+
+        admit(allowed, allowed)
+        ended = watch(train, [path], [folder], allowed, watcher)
+    report(ended, flags.quiet)

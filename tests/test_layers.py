@@ -26,6 +26,7 @@ LAYERS = (
     ("runs",),
     ("engine",),
     ("resumption", "report"),
+    ("experiments",),
     ("commands",),
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

@@ -15,6 +15,7 @@ COMMANDS = {
     "resume": ("RUN", "go on with a run that was stopped, or make it longer"),
     "evaluate": ("RUN", "play deterministic episodes with a run's best policy"),
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
+    "reproduce": ("NAME", "train an experiment of many runs, and make its tables and figures"),
     "demo": ("", "train a small mixed population in a few minutes"),
 }
 

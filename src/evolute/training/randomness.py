@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     REBUILD = 10
     START = 11
     GRAFT = 12
+    HELD_OUT = 13
 
 
 # A stream that belongs to the whole population rather than to one member.

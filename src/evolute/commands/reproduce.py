@@ -1,0 +1,117 @@
+"""evolute reproduce: train what is missing of an experiment, and make its tables and figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from evolute.commands.flags import AllowImportFlag, QuietFlag, whole_number
+from evolute.commands.watching import admit
+from evolute.errors import RunStopped, UserError
+from evolute.streams import make_output_optional
+
+if TYPE_CHECKING:
+    from evolute.experiments.grid import Cell
+
+NamesArgument = tyro.conf.Positional[
+    Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="NAME ...", help="Experiments: names, or TOML files of your own.", help_behavior_hint="(needed)"),
+    ]
+]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Train what is missing of an experiment, and write its tables and figures beside the published numbers."""
+
+    name: NamesArgument = ()
+    list: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """List the experiments, and train nothing."""
+    scale: Annotated[str, tyro.conf.arg(metavar="{full,small,smoke}")] = "full"
+    """full: as the experiment says, which for the paper's is its protocol; small: within hours; smoke: within minutes."""
+    env: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ENV ...", help_behavior_hint="(default: all)")] = None
+    """Only these of its environments."""
+    arms: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ARM ...", help_behavior_hint="(default: all)")] = None
+    """Only these of its arms."""
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the experiment's)")] = None
+    """How many repetitions."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
+    """Folder for runs, records, tables and figures; what is there already is not trained again."""
+    jobs: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one for each core)")] = None
+    """Runs that train at the same time, each on its share of the cores."""
+    tables: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Train nothing: make tables and figures of the records that are there."""
+    keep: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Keep replay and checkpoints of runs that have ended; without them a run folder has a few megabytes."""
+    allow_import: AllowImportFlag = None
+    quiet: QuietFlag = False
+
+
+def run(flags: Flags) -> None:
+    """Train, and write tables and figures."""
+    from evolute.experiments import grid
+
+    make_output_optional()
+    if flags.list or not flags.name:
+        if not flags.list:
+            raise UserError(f"no experiment is named; choose from {', '.join(grid.names())}, or give a TOML file.")
+        for name in grid.names():
+            print(f"{name:20} {grid.load(name).title}")
+        return
+    seeds = None if flags.seeds is None else whole_number("--seeds", flags.seeds, least=1)
+    jobs = _jobs(flags.jobs)
+    out = (flags.out or Path("experiments") / flags.scale).absolute()
+    experiments = [grid.load(name, flags.scale) for name in flags.name]
+    cells = [cell for one in experiments for cell in grid.cells(one, flags.env or (), flags.arms or (), seeds)]
+    _admit(cells, flags.allow_import or ())
+    missing = _missing(cells, out)
+    if missing and not flags.tables:
+        _train(missing, out, jobs, flags)
+
+
+def _jobs(given: str | None) -> int:
+    from evolute.training.placement import usable_cores
+
+    return usable_cores() if given is None else whole_number("--jobs", given, least=1)
+
+
+def _admit(cells: "Sequence[Cell]", allowed: Sequence[str]) -> None:
+    """Let the modules be imported that a file names; raises UserError where one is not allowed."""
+    from evolute.environments.making import modules_of
+
+    admit(sorted({module for cell in cells for module in modules_of(cell.run.env, cell.run.wrap)}), allowed)
+
+
+def _missing(cells: "Sequence[Cell]", out: Path) -> "list[Cell]":
+    """Return the cells that have no record yet, each once."""
+    from evolute.experiments import records
+
+    there = records.read_all(out)
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        name = records.name(cell.run, cell.evaluation_steps)
+        if name not in there:
+            found.setdefault(name, cell)
+    return list(found.values())
+
+
+def _train(missing: "list[Cell]", out: Path, jobs: int, flags: Flags) -> None:
+    """Train cells while showing them; raises RunStopped where some failed."""
+    from evolute.commands.compile_cache import remember_compiled_programs
+    from evolute.experiments.local import train_all
+    from evolute.experiments.progress import Shown
+    from evolute.interruption import Interrupted, stopping_gently
+    from evolute.streams import complain
+
+    remember_compiled_programs()
+    try:
+        with Shown(missing, flags.quiet) as shown, stopping_gently():
+            failed = train_all(missing, out, min(jobs, len(missing)), flags.keep, shown)
+    except Interrupted:
+        complain("stopped. The same command goes on from the last checkpoints.")
+        raise
+    if failed:
+        raise RunStopped(f"{len(failed)} of {len(missing)} runs failed (see above); the same command tries them again.")

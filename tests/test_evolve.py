@@ -280,7 +280,7 @@ def test_members_that_are_not_replaced_are_left_alone():
 
 # ------------------------------------------------------------------------------------------------- of every strategy
 
-STRATEGIES = ("pbt", "pb2", "mfpbt")
+STRATEGIES = ("pbt", "pb2", "mfpbt", "blind")
 
 
 def rounds(name, count, fitness, seed=0, own=0):
@@ -359,3 +359,29 @@ def test_whatever_the_strategy_the_same_seed_decides_the_same_and_nothing_is_cha
     # A memory that was handed over is not written to.
     memories = [memory for _, _, _, memory, _ in rounds(name, 6, lambda rng, slot: float(rng.normal()))]
     assert [json.dumps(memory) for memory in memories] == [text for _, _, text in first]
+
+
+# ------------------------------------------------------------------------------------------------------------ controls
+
+
+def test_without_a_strategy_nobody_copies_anybody():
+    run = Run("Hopper-v4", mix={"adam": 4}, strategy="none")
+    strategy = evolution.build(run)
+    members = [
+        Standing(s, "adam", fitness, run.initial_hyperparameters("adam")) for s, fitness in enumerate((1.0, math.nan, 2.0, 0.0))
+    ]
+    streams = Streams(np.random.default_rng(0), [np.random.default_rng(s) for s in range(4)])
+    assert strategy.evolve(strategy.init(), members, streams) == ({}, [])
+
+
+def test_a_blind_strategy_replaces_good_members_as_often_as_bad_ones():
+    """Two of eight are replaced in each of 400 evolutions: 100 times each, and a slot's count has a deviation of 8.7."""
+    replaced, copied = np.zeros(8), np.zeros(8)
+    for _, _, exploits, _, _ in rounds("blind", 400, lambda rng, slot: float(slot)):
+        for exploit in exploits:
+            replaced[exploit.child.slot] += 1
+            copied[exploit.parent.slot] += 1
+    assert replaced.sum() == 800
+    assert (abs(replaced - 100) < 4 * 8.7).all()
+    # A parent is one of two at random, twice: its count scatters more.
+    assert (abs(copied - 100) < 4 * 11).all()

@@ -51,6 +51,7 @@ VARIANTS = {
     "one agent": {"mix": {"diag_ggn": 1}},
     "different starts": {"initial": {"actor_learning_rate": (1e-4, 1e-2), "batch_size": (8, 16, 32)}},
     "a strategy with a memory": {"strategy": "pb2", "steps": 600, "episodes": 1},
+    "a control that selects by chance": {"strategy": "blind"},
     "optimizers of optax": {"mix": {"adam/sgd": 1, "muon": 1}},
     "several algorithms": {"mix": {"adam": 1, "ddpg:adam": 1, "sac:adam": 1, "sac:kfac": 1}, "perturb": ("tau", "target_noise")},
 }

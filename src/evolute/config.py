@@ -132,8 +132,9 @@ class Run:
     )
     strategy: str = setting(
         "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' fits a Gaussian process to what every member gained, "
-        "'mfpbt' has sub-populations that evolve at different frequencies.",
-        choice("pbt", "pb2", "mfpbt"),
+        "'mfpbt' has sub-populations that evolve at different frequencies. Controls: 'blind' copies and perturbs by chance, "
+        "'none' nobody.",
+        choice("pbt", "pb2", "mfpbt", "blind", "none"),
         "'pbt'",
         default="pbt",
     )

@@ -25,8 +25,6 @@ from evolute.errors import UserError, closest
 NARROWEST = 40
 # Where records go, as the help shows it.
 OUT = "runs/<env>-<mix>-<seed>-<time>"
-# Options that are given by their place.
-POSITIONAL = ("env", "run", "runs", "name")
 # The group of options that are no settings of a run.
 FILES = "file and output"
 
@@ -240,12 +238,17 @@ def parse(flags: Any, command: str, words: list[str]) -> Any:
     return unboxed(flags, parsed)
 
 
+def _is_positional(field: dataclasses.Field) -> bool:
+    """Return whether a value is given by its place, without an option's name."""
+    return tyro.conf.Positional in getattr(field.type, "__metadata__", ())
+
+
 def _check_names(flags: Any, command: str, words: list[str]) -> None:
     """Check that every option exists and is given once; raises UserError otherwise.
 
     Before tyro parses: it takes the value of an unknown option for a positional argument.
     """
-    known = [_flag(field.name) for field in dataclasses.fields(flags) if field.name not in POSITIONAL]
+    known = [_flag(field.name) for field in dataclasses.fields(flags) if not _is_positional(field)]
     named = [_flag(word) if word.startswith("--") else word for word in words if re.match(r"--.|-[A-Za-z]+$", word)]
     for name in named:
         if name in known:

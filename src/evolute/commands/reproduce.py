@@ -9,8 +9,8 @@ import tyro
 
 from evolute.commands.flags import AllowImportFlag, QuietFlag, whole_number
 from evolute.commands.watching import admit
-from evolute.errors import RunStopped, UserError
-from evolute.streams import make_output_optional
+from evolute.errors import RunStopped, UserError, printable
+from evolute.streams import complain, make_output_optional
 
 if TYPE_CHECKING:
     from evolute.experiments.grid import Cell
@@ -42,6 +42,8 @@ class Flags:
     """Folder for runs, records, tables and figures; what is there already is not trained again."""
     jobs: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one for each core)")] = None
     """Runs that train at the same time, each on its share of the cores."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Print the runs and the time that they will take, from a short measurement, and train nothing."""
     tables: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
     """Train nothing: make tables and figures of the records that are there."""
     keep: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
@@ -52,7 +54,7 @@ class Flags:
 
 def run(flags: Flags) -> None:
     """Train, and write tables and figures."""
-    from evolute.experiments import grid
+    from evolute.experiments import evidence, grid, page
 
     make_output_optional()
     if flags.list or not flags.name:
@@ -68,8 +70,54 @@ def run(flags: Flags) -> None:
     cells = [cell for one in experiments for cell in grid.cells(one, flags.env or (), flags.arms or (), seeds)]
     _admit(cells, flags.allow_import or ())
     missing = _missing(cells, out)
+    if flags.dry_run:
+        _print_plan(cells, missing, min(jobs, max(1, len(missing))))
+        return
     if missing and not flags.tables:
         _train(missing, out, jobs, flags)
+    for name, experiment in zip(flags.name, experiments, strict=True):
+        folder = out / Path(name).stem
+        found = evidence.gather(experiment, out, flags.env or (), flags.arms or (), seeds)
+        for note in page.write(found, _command(name, flags), folder, page.reductions(name, flags.scale)):
+            complain(note)
+        if not flags.quiet:
+            print(f"{experiment.title}: {found.ended} of {found.asked} runs; {printable(str(folder / page.PAGE))}")
+
+
+def _command(name: str, flags: Flags) -> list[str]:
+    """Return the command that makes an experiment's page again, as words."""
+    words = ["evolute", "reproduce", name, "--scale", flags.scale]
+    for flag, values in (("--env", flags.env), ("--arms", flags.arms)):
+        words += [flag, *values] if values else []
+    words += ["--seeds", flags.seeds] if flags.seeds is not None else []
+    return [*words, *(["--out", str(flags.out)] if flags.out else [])]
+
+
+def _print_plan(cells: "Sequence[Cell]", missing: "Sequence[Cell]", jobs: int) -> None:
+    """Print which runs are missing, and what they will take."""
+    from evolute.commands.compile_cache import remember_compiled_programs
+    from evolute.environments.gym import Environment
+    from evolute.environments.making import making_of
+    from evolute.experiments import costs
+    from evolute.report.tables import duration
+    from evolute.training.evaluate import LONGEST_EPISODE
+
+    remember_compiled_programs()
+    found = costs.measure_each(missing, complain)
+    longest: dict[str, int] = {}
+    total = 0.0
+    for cell in missing:
+        if cell.env not in longest:
+            environment = Environment(cell.env, cell.run.time_limit, making_of(cell.run))
+            longest[cell.env] = environment.facts.longest_episode or LONGEST_EPISODE
+            environment.close()
+        takes = costs.seconds(cell, found, longest[cell.env])
+        total += takes
+        print(printable(f"{cell.env} {cell.arm} seed {cell.run.seed}: {cell.run.steps:,} steps, {duration(takes)} of a core"))
+    print(
+        f"{len(missing)} of {len(cells)} runs are missing: {duration(total)} of a core, about {duration(total / jobs)} "
+        f"with --jobs {jobs}, plus a minute of compilation for each kind of run that is new"
+    )
 
 
 def _jobs(given: str | None) -> int:
@@ -104,7 +152,6 @@ def _train(missing: "list[Cell]", out: Path, jobs: int, flags: Flags) -> None:
     from evolute.experiments.local import train_all
     from evolute.experiments.progress import Shown
     from evolute.interruption import Interrupted, stopping_gently
-    from evolute.streams import complain
 
     remember_compiled_programs()
     try:

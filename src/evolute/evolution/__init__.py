@@ -1,7 +1,7 @@
 """Who copies whom, and with which hyperparameters: the contract is in base.py."""
 
 from evolute.config import Run
-from evolute.evolution import mfpbt, pb2, pbt
+from evolute.evolution import controls, mfpbt, pb2, pbt
 from evolute.evolution.base import Space
 from evolute.evolution.base import Strategy as Strategy
 from evolute.hyperparameters import Hyperparameters
@@ -13,6 +13,10 @@ def build(run: Run) -> Strategy:
         return pb2.make(pb2.Options(run.truncation, run.factors), space_of(run))
     if run.strategy == "mfpbt":
         return mfpbt.make(mfpbt.Options(run.frequencies, run.factors), space_of(run))
+    if run.strategy == "blind":
+        return controls.blind(pbt.Options(run.truncation, run.factors), space_of(run))
+    if run.strategy == "none":
+        return controls.none()
     return pbt.make(pbt.Options(run.truncation, run.factors), space_of(run))
 
 

@@ -112,11 +112,9 @@ def load(name: str, scale: str = FULL, above: Sequence[str] = ()) -> Experiment:
             f"there is no scale {scale!r}{closest(scale, [FULL, *reduced])}; choose from {', '.join([FULL, *reduced])}."
         )
     if scale != FULL:
-        both = merged(reduced.get(scale, {}), own.get(scale, {}) if isinstance(own, Mapping) else {})
-        only = both.pop("only", None)
-        table = merged(table, both)
-        if only is not None:
-            table["arms"] = {arm: settings for arm, settings in table.get("arms", {}).items() if arm in only}
+        table = merged(merged(table, reduced.get(scale, {})), own.get(scale, {}) if isinstance(own, Mapping) else {})
+    # A scale may take the first few alone.
+    most_envs, most_arms = (table.pop(key, limits.MEMBERS) for key in ("most_envs", "most_arms"))
     known = [field.name for field in dataclasses.fields(Experiment)]
     for key in table:
         if key not in known:
@@ -129,6 +127,8 @@ def load(name: str, scale: str = FULL, above: Sequence[str] = ()) -> Experiment:
     for other in values["include"]:
         arms = {**load(other, scale, (*above, name)).arms, **arms}
     arms |= _product(table.get("grid", {}), where)
+    first = sorted(arms, key=lambda arm: arm != values["reference"])[:most_arms]
+    arms, values["envs"] = {arm: arms[arm] for arm in first}, values["envs"][:most_envs]
     made = Experiment(**values, arms=arms, grid=table.get("grid", {}), settings=table.get("settings", {}))
     if not arms or not all(isinstance(settings, Mapping) for settings in arms.values()):
         raise UserError(f"{where} has no arms; give a table for each, such as [arms.'8-0'] with mix = {{ adam = 8 }}.")
@@ -221,8 +221,13 @@ def _product(grid: Any, where: str) -> dict[str, dict[str, Any]]:
             for parent in parents:
                 inner = inner.setdefault(parent, {})
             inner[last] = value
-        found[" ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)] = settings
+        found[combination(values)] = settings
     return found
+
+
+def combination(values: Sequence[Any]) -> str:
+    """Return the name of the arm that has these values of a grid."""
+    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:

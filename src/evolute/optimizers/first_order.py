@@ -59,6 +59,10 @@ def _shape(*axes: int) -> Any:
 _TINY = ((Layer(_shape(3, 2), _shape(2)), Layer(_shape(2, 1), _shape(1))), _shape())
 
 
+# Optimizers and options that optax has taken: asking takes 20 ms, and making a run asks for every network.
+_SOUND: set[str] = set()
+
+
 @functools.cache
 def transformations() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Return every optimizer of optax and optax.contrib that takes a learning rate, by optax's name."""
@@ -160,6 +164,8 @@ def _alike(value: Any, default: Any) -> bool:
 
 def check(name: str, options: FirstOrderOptions) -> None:
     """Raise UserError where optax refuses the options, or cannot run with a learning rate that is data."""
+    if (known := f"{name} {options}") in _SOUND:
+        return
     optimizer = first_order(name, options)
 
     def one_step(mlp: MLP, rate: jax.Array) -> MLP:
@@ -174,6 +180,7 @@ def check(name: str, options: FirstOrderOptions) -> None:
             f"the optimizer {name!r} cannot be used with these options: optax says {reason!r}; "
             "change [optimizers." + name + "] or choose another kind."
         ) from error
+    _SOUND.add(known)
 
 
 def _program(name: str, arguments: Mapping[str, Any]) -> tuple[Any, ...]:

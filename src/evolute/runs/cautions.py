@@ -13,6 +13,9 @@ from evolute.state import State
 from evolute.training.evaluate import LONGEST_EPISODE
 from evolute.training.host import carries
 
+# Settings that a strategy does not use.
+UNUSED = {"mfpbt": ("truncation",), "none": ("truncation", "factors", "frequencies")}
+
 
 def at_start(run: Run, facts: Facts) -> list[str]:
     """Return what an environment and the settings of a run say before it is trained."""
@@ -68,7 +71,7 @@ def idle(run: Run) -> list[str]:
     defaults = {field.name: field.default for field in dataclasses.fields(Run)}
     unused = [
         (f"{name} is {shown(getattr(run, name))}, which the strategy {run.strategy!r} does not use", "leave it out")
-        for name in (("truncation",) if run.strategy == "mfpbt" else ("frequencies",))
+        for name in UNUSED.get(run.strategy, ("frequencies",))
         if getattr(run, name) != defaults[name]
     ]
     used = {name for kind in run.mix for name, _ in run.optimizers_of(kind).values()}

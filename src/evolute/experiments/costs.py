@@ -1,0 +1,118 @@
+"""What runs will take of this machine's time, from a short measurement of each kind of member that they have."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import jax
+
+from evolute import children
+from evolute.config import Run
+from evolute.engine import train
+from evolute.environments.gym import Environment
+from evolute.environments.making import making_of
+from evolute.errors import RunStopped, UserError
+from evolute.experiments.grid import Cell
+from evolute.state import Progress
+from evolute.training import evaluate, placement
+from evolute.training.processes import SETTINGS, shares
+from evolute.training.serving import pin
+
+# Updates between two measurements: K-FAC refreshes its inverses five times in them. As many come before, while programs compile.
+UPDATES = 400
+# Steps of an evaluation that is measured, and of its episodes.
+STEPS, EPISODE = 1_000, 20
+# Settings besides an algorithm's own that decide what a member's step costs.
+NAMES = ("env", "env_kwargs", "wrap", "buffer_size", "n_step", "precision", "normalize_observations", "preset")
+
+
+class Cost(NamedTuple):
+    """Seconds of a core."""
+
+    step: float  # of a member that learns: acting, its environment, one update
+    played: float  # of a step of an evaluation
+
+
+def alone(run: Run, kind: str) -> Run:
+    """Return a short run of one member of a kind, which costs in a step what such a member of the run costs."""
+    settings = {name: getattr(run, name) for name in NAMES} | run.settings_of(kind)
+    tables: dict[str, dict[str, Any]] = {}
+    for role, (name, table) in run.optimizers_of(kind).items():
+        tables.setdefault(name, {})[role] = table
+    starts = max(run.settings_of(kind)["batch_size"], 100)
+    length = {
+        "learning_starts": starts,
+        "interval": starts + UPDATES,
+        "steps": 2 * (starts + UPDATES),
+        "max_episode_steps": EPISODE,
+    }
+    return Run(**settings, **length, mix={kind: 1}, optimizers=tables, episodes=1, final_episodes=1)
+
+
+def measure(run: Run) -> Cost:
+    """Train one member for a moment, and play with it."""
+    ends: list[tuple[int, float]] = []
+
+    def observe(progress: Progress) -> None:
+        if progress.rows:
+            ends.append((progress.steps, time.process_time()))
+
+    policy = train(run, observer=observe, note=lambda sentence: None).policy
+    (first, before), (last, after) = ends
+    environment = Environment(run.env, run.time_limit, making_of(run))
+    began = time.process_time()
+    evaluate.by_steps(environment, policy.unit_action, STEPS, 0)
+    return Cost((after - before) / (last - first), (time.process_time() - began) / STEPS)
+
+
+def measure_each(cells: Sequence[Cell], tell: Callable[[str], None]) -> dict[str, Cost]:
+    """Return what each kind of member of some cells costs, by `repr` of its run `alone`; each is measured in its own process."""
+    runs = {repr(one): one for cell in cells for kind in cell.run.mix for one in [alone(cell.run, kind)]}
+    settings = {name: getattr(jax.config, name) for name in SETTINGS}
+    found = {}
+    for name, run in runs.items():
+        tell(f"measuring {next(iter(run.mix))} on {run.env}")
+        child = children.Child(serve, (run, shares(placement.usable_cores())[0], settings), "evolute-cost", childless=False)
+        try:
+            kind, value = child.pipe.recv()
+        except (EOFError, OSError):
+            kind, value = "failed", f"its process {child.ending()}."
+        finally:
+            child.end()
+        if kind == "failed":
+            raise RunStopped(f"{next(iter(run.mix))} on {run.env} cannot be measured: {value}")
+        found[name] = value
+    return found
+
+
+def serve(pipe: Connection, run: Run, cores: Sequence[int], settings: Mapping[str, Any]) -> None:
+    """Measure for the process at the other end of the pipe."""
+    children.settle()
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    placement.use_all_cores(1)
+    pin(cores)
+    try:
+        pipe.send(("done", measure(run)))
+    except (UserError, RunStopped) as error:
+        pipe.send(("failed", str(error)))
+
+
+def seconds(cell: Cell, costs: Mapping[str, Cost], longest_episode: int) -> float:
+    """Return what a cell takes of a core: training, an evaluation of every member at each interval's end, and those at its end.
+
+    Args:
+        cell: whose run it is.
+        costs: from `measure_each`.
+        longest_episode: steps that an episode may have; shorter ones cost less.
+    """
+    run, total = cell.run, 0.0
+    intervals = math.ceil(run.steps / run.interval)
+    for kind, count in run.mix.items():
+        cost = costs[repr(alone(run, kind))]
+        share = run.steps_per_interval.get(kind, run.interval) / run.interval
+        played = intervals * run.episodes * (run.max_episode_steps or longest_episode)
+        total += count * (share * run.steps * cost.step + played * cost.played)
+    return total + (run.final_episodes * longest_episode + cell.evaluation_steps) * cost.played

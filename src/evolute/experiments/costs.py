@@ -42,13 +42,9 @@ def alone(run: Run, kind: str) -> Run:
     for role, (name, table) in run.optimizers_of(kind).items():
         tables.setdefault(name, {})[role] = table
     starts = max(run.settings_of(kind)["batch_size"], 100)
-    length = {
-        "learning_starts": starts,
-        "interval": starts + UPDATES,
-        "steps": 2 * (starts + UPDATES),
-        "max_episode_steps": EPISODE,
-    }
-    return Run(**settings, **length, mix={kind: 1}, optimizers=tables, episodes=1, final_episodes=1)
+    length = {"learning_starts": starts, "interval": starts + UPDATES, "steps": 2 * (starts + UPDATES)}
+    quick = {"max_episode_steps": EPISODE, "episodes": 1, "final_episodes": 1}
+    return Run(**settings, **length, **quick, mix={kind: 1}, optimizers=tables)
 
 
 def measure(run: Run) -> Cost:
@@ -109,10 +105,11 @@ def seconds(cell: Cell, costs: Mapping[str, Cost], longest_episode: int) -> floa
         longest_episode: steps that an episode may have; shorter ones cost less.
     """
     run, total = cell.run, 0.0
-    intervals = math.ceil(run.steps / run.interval)
+    longest = run.max_episode_steps or longest_episode
+    played = math.ceil(run.steps / run.interval) * run.episodes * longest
     for kind, count in run.mix.items():
         cost = costs[repr(alone(run, kind))]
         share = run.steps_per_interval.get(kind, run.interval) / run.interval
-        played = intervals * run.episodes * (run.max_episode_steps or longest_episode)
         total += count * (share * run.steps * cost.step + played * cost.played)
-    return total + (run.final_episodes * longest_episode + cell.evaluation_steps) * cost.played
+    last = costs[repr(alone(run, run.kinds[0]))].played
+    return total + (run.final_episodes * longest + cell.evaluation_steps) * last

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evolute.experiments import grid
-from evolute.experiments.evidence import Evidence
+from evolute.experiments.evidence import Evidence, Record
 from evolute.report import statistics
 from evolute.report.statistics import Interval
 
@@ -163,7 +163,7 @@ def seconds(evidence: Evidence) -> Table:
     return Table("seconds", "Processor seconds", notes, ["environment", *next(iter(evidence.found.values()))], rows)
 
 
-def _cost(record: dict) -> float | None:
+def _cost(record: Record) -> float | None:
     spent, updates = record["curve"]["processor_seconds"], record["curve"]["gradient_steps"]
     if len(spent) < 2 or spent[0] is None or spent[-1] is None or updates[-1] == updates[0]:
         return None

@@ -1,11 +1,14 @@
 // The genealogy: time across, a lane for each member, an edge for every exploit.
 // A lane's hill is the member's fitness; it begins anew where the member became a copy.
 
+// Exploits from which on edges are drawn finer.
+const CROWDED = 120;
+
 function genealogy(host, run, view, small = false) {
   const many = run.members.length, tight = small || narrow(host.clientWidth);
   const lane = many > 24 ? 18 : tight ? 30 : 44;
   const plot = frame(host, {
-    height: many * lane + 54, left: tight ? 74 : 118, right: 20, top: 10, label:
+    height: many * lane + 54, left: tight ? 74 : 118, right: 30, top: 10, label:
       `Genealogy of ${many} members with ${run.exploits.length} exploits. Arrow keys move from exploit to exploit; a table of them is below.`,
   });
   const { node, box } = plot, x = linear(timesFrom(run), [box.left, box.right]);
@@ -34,11 +37,11 @@ function genealogy(host, run, view, small = false) {
     draw(label, "title", {}, text);
   }
 
-  const edges = draw(node, "g", { class: "edges" }), targets = [];
+  const edges = draw(node, "g", { class: run.exploits.length > CROWDED ? "edges crowded" : "edges" }), targets = [];
   for (const one of run.exploits) targets.push(edge(edges, run, view, one, { x, base, bend, slots }));
   ancestorLine(node, run, line, { x, base, bend });
   const marks = draw(node, "g", { class: "births" });
-  for (const target of targets) birthMark(marks, run, target, faded);
+  for (const target of targets) birthMark(marks, run, target, faded, small);
   for (const trouble of run.troubles) {
     if (trouble.what !== "quarantine" || !row.has(trouble.member)) continue;
     cross(draw(node, "path", { class: "quarantine" }), x(run.times[trouble.at]), base(trouble.member) - 8, 4);
@@ -105,8 +108,8 @@ function edge(layer, run, view, one, { x, base, bend, slots }) {
 }
 
 /** Where a child begins: a full dot where it has its parent's optimizer state, a hollow one where that is new. */
-function birthMark(layer, run, { x, y, one }, faded) {
-  draw(layer, "circle", { cx: x.toFixed(1), cy: y, r: 3.2, class: `birth ${one.reset ? "reset" : "kept"} ${kindOf(run, one.member).cls}${faded(one.member)}` });
+function birthMark(layer, run, { x, y, one }, faded, small) {
+  draw(layer, "circle", { cx: x.toFixed(1), cy: y, r: small ? 2.3 : 3.2, class: `birth ${one.reset ? "reset" : "kept"} ${kindOf(run, one.member).cls}${faded(one.member)}` });
 }
 
 function exploitTip(run, one) {

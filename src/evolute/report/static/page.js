@@ -2,8 +2,8 @@
 
 const live = document.body.hasAttribute("data-live");
 // Colours are by algorithm's family where there are several algorithms, and as far apart as can be where there is one.
-const FAMILIES = { td3: [0, 4, 2, 7], sac: [5, 1, 6], ddpg: [3, 8, 7] };
-const ALL = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+const FAMILIES = { td3: [0, 2, 4], sac: [1, 5, 6], ddpg: [3, 7] };
+const ALL = [0, 1, 2, 3, 4, 5, 6, 7];
 const groupClass = (number) => `k${ALL[number % ALL.length]}`;
 let figures = [], views = [];
 
@@ -13,7 +13,7 @@ function paint(runs) {
   for (const run of runs) for (const kind of run.kinds) kinds.set(kind.name, kind.algorithm);
   const several = new Set(kinds.values()).size > 1, used = {};
   for (const [name, algorithm] of kinds) {
-    const own = several ? FAMILIES[algorithm] || [7, 8] : ALL, family = several ? algorithm : "";
+    const own = several ? FAMILIES[algorithm] || [7] : ALL, family = several ? algorithm : "";
     const number = (used[family] ??= []).push(name) - 1;
     kinds.set(name, `k${own[number % own.length]}${number >= own.length ? " dashed" : ""}`);
   }

@@ -1,22 +1,22 @@
 // Shares of kinds, troubles, and seconds by phase.
 
-/** How much of the highlighted line each kind has, as one bar. */
+/** How much of the highlighted line each kind has, a bar for each. */
 function lineShares(host, run, view) {
-  const slots = slotsOf(run.lines[view.line]), counts = run.kinds.map(() => 0);
+  const slots = slotsOf(run.lines[view.line]), counts = run.kinds.map(() => 0), height = 34;
   for (const slot of slots) counts[memberOf(run, slot).kind]++;
-  const said = run.kinds.map((kind, number) => `${kind.name} ${Math.round((100 * counts[number]) / (slots.length || 1))}%`);
-  const plot = frame(host, { height: 46, left: 2, right: 2, top: 4, bottom: 8, label: `Share of kinds on the highlighted line: ${said.join(", ")}.` });
-  const { box } = plot, x = linear([0, slots.length || 1], [box.left, box.right]), targets = [];
-  let from = 0;
+  const said = counts.map((count) => `${Math.round((100 * count) / (slots.length || 1))}%`);
+  const plot = frame(host, {
+    height: run.kinds.length * height + 8, left: 92, right: 46, top: 4, bottom: 4,
+    label: `Share of kinds on the highlighted line: ${run.kinds.map((kind, number) => `${kind.name} ${said[number]}`).join(", ")}.`,
+  });
+  const { node, box } = plot, x = linear([0, slots.length || 1], [box.left, box.right]), targets = [];
   run.kinds.forEach((kind, number) => {
-    if (!counts[number]) return;
-    const left = x(from), right = x(from + counts[number]);
-    draw(plot.node, "rect", { x: left, y: box.top, width: Math.max(0, right - left - 2), height: box.bottom - box.top, rx: 4, class: `share ${kind.cls}` });
-    if (right - left > 12 * said[number].length * 0.62 + 12) {
-      draw(plot.node, "text", { x: left + 9, y: (box.top + box.bottom) / 2, dy: "0.34em", class: "on-colour" }, said[number]);
-    }
-    targets.push({ x: (left + right) / 2, y: (box.top + box.bottom) / 2, tip: () => ({ title: kind.name, kind: kind.cls, rows: [["share", said[number].slice(kind.name.length)], ["intervals", `${counts[number]} of ${slots.length}`]] }) });
-    from += counts[number];
+    const y = box.top + number * height + 7, middle = y + 10;
+    draw(node, "text", { x: box.left - 9, y: middle, dy: "0.34em", "text-anchor": "end", class: "lane-name" }, clipped(kind.name, 13));
+    draw(node, "rect", { x: box.left, y, width: box.right - box.left, height: 20, rx: 5, class: "track" });
+    if (counts[number]) draw(node, "rect", { x: box.left, y, width: x(counts[number]) - box.left, height: 20, rx: 5, class: `share ${kind.cls}` });
+    draw(node, "text", { x: box.right + 9, y: middle, dy: "0.34em", class: "strong" }, said[number]);
+    targets.push({ x: x(counts[number]), y: middle, tip: () => ({ title: kind.name, kind: kind.cls, rows: [["intervals", `${counts[number]} of ${slots.length}`]] }) });
   });
   interactive(plot, targets, 400);
 }
@@ -42,12 +42,12 @@ function sharesOverTime(host, run) {
   const plot = frame(host, { height: 190, left: 40, label: "How many of the last population's ancestors were of each kind, over time." });
   const { box } = plot, x = linear(timesFrom(run), [box.left, box.right]);
   const total = run.members.length, y = linear([0, total], [box.bottom, box.top]);
+  timeAxis(plot, x);
+  valueAxis(plot, y, 4, "members");
   stacked(plot, x, run.times, run.shares, run.kinds, y, (at) => ({
     title: `ancestors after ${whole(run.times[at])} steps`,
     rows: run.kinds.map((kind, number) => [kind.name, `${run.shares[at][number]} of ${total}`]),
   }));
-  timeAxis(plot, x);
-  valueAxis(plot, y, 4, "members");
 }
 
 const TROUBLES = { contained: "contained numerical events", fault: "environment failures", quarantine: "quarantine", dead: "dead units" };
@@ -88,10 +88,10 @@ function phases(host, run) {
   const values = run.times.map((_, at) => run.phases.map((phase) => phase.seconds[at]));
   const { box } = plot, x = linear(timesFrom(run), [box.left, box.right]);
   const y = linear([0, Math.max(1e-9, ...values.map((row) => row.reduce((a, b) => a + b, 0)))], [box.bottom, box.top]);
+  timeAxis(plot, x);
+  valueAxis(plot, y, 4, "seconds for each interval");
   stacked(plot, x, run.times, values, run.phases.map((_, number) => ({ cls: `p${number}` })), y, (at) => ({
     title: `interval ${run.intervals[at]}`,
     rows: run.phases.map((phase) => [phase.name, `${shown(phase.seconds[at])} s`]),
   }));
-  timeAxis(plot, x);
-  valueAxis(plot, y, 4, "seconds for each interval");
 }

@@ -33,6 +33,7 @@ from evolute.config import Run
 from evolute.errors import LONGEST_MESSAGE, UserError, printable
 from evolute.hyperparameters import Hyperparameters, as_array
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
+from evolute.report import page
 from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder, refuse_links
 from evolute.runs.restore import restore
@@ -368,7 +369,9 @@ def policy(env: str = "Hopper-v4") -> Policy:
 
 
 def shown(path: Path) -> str:
-    """Read everything of a run that the command line shows, and return what it printed."""
+    """Read everything of a run that the command line and the report show, and return what the former printed."""
+    report = page.html(page.data([path], [[]]))
+    assert json.loads(report.partition('id="data">')[2].partition("</script>")[0])["runs"]
     with contextlib.redirect_stdout(io.StringIO()) as out:
         show.run(show.Flags(path))
     RunFolder.open(path).metadata()

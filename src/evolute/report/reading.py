@@ -38,11 +38,11 @@ def read(path: Path) -> Records:
     """Return what can be read of a run folder; raises UserError where there is no run at all."""
     folder, problems = RunFolder.open(path), []
 
-    def attempt(reader: Callable[[], Value], otherwise: Value) -> Value:
+    def attempt(reader: Callable[[], Value], otherwise: Value, about: str = "") -> Value:
         try:
             return reader()
         except UserError as error:
-            problems.append(str(error))
+            problems.append(f"{about}{error}")
             return otherwise
 
     def rows(reader: Callable[[list[str]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def read(path: Path) -> Records:
     held = is_held(path)
     return Records(
         path,
-        attempt(folder.run, None),
+        attempt(folder.run, None, f"The settings in {CONFIG_FILE} cannot be read: "),
         rows(folder.metrics),
         rows(folder.events),
         attempt(folder.result, None),

@@ -49,7 +49,9 @@ def record(path: Path, run: Run, ended: bool = True, upto: int | None = None, tr
                     row["environment_faults"] = 1
                     message = "the simulation became unstable"
                     common = {"interval": interval, "steps": clock.steps_done, "member": slot}
-                    events.append({"event": "environment_fault", **common, "during": "training", "call": "step", "message": message})
+                    events.append(
+                        {"event": "environment_fault", **common, "during": "training", "call": "step", "message": message}
+                    )
                 if sick:
                     row["quarantined"] = "a parameter is not finite"
                     common = {"interval": interval, "steps": clock.steps_done, "member": slot, "member_kind": kind}
@@ -57,7 +59,9 @@ def record(path: Path, run: Run, ended: bool = True, upto: int | None = None, tr
                 standings.append(Standing(slot, kind, row["fitness"], hypers[slot]))
                 metrics.append(row)
             if interval < count:
-                streams = Streams(np.random.default_rng([run.seed, interval]), [np.random.default_rng([s, interval]) for s in range(99)])
+                streams = Streams(
+                    np.random.default_rng([run.seed, interval]), [np.random.default_rng([s, interval]) for s in range(99)]
+                )
                 memory, exploits = strategy.evolve(memory, standings, streams)
                 for exploit in exploits:
                     events.append(rows.event_row(clock, exploit))

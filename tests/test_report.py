@@ -1,4 +1,4 @@
-"""The report's data against truths that are derived by hand or by another way; its page against what a browser will hold it to."""
+"""The report's data against truths that are derived by hand or in another way, and its page as text."""
 
 import base64
 import hashlib
@@ -68,7 +68,14 @@ RUN = Run("InvertedPendulum-v4", mix={"adam": 2, "kfac": 1}, steps=3_000, interv
 
 def row(interval, member, fitness, **more):
     kind = RUN.kinds[member]
-    base = {"interval": interval, "steps": 1_000 * interval, "member": member, "kind": kind, "fitness": fitness, "fitness_std": 1.0}
+    base = {
+        "interval": interval,
+        "steps": 1_000 * interval,
+        "member": member,
+        "kind": kind,
+        "fitness": fitness,
+        "fitness_std": 1.0,
+    }
     base |= {"environment_steps": 1_000 * interval, "environment_faults": 0, "quarantined": None}
     base |= {f"contained_{name}": 0.0 for name in ("statistics", "inverses", "steps", "losses")}
     return base | {"hyperparameters": START._asdict(), "seconds": {"rollout": 1.5, "learn": 2.5}} | more
@@ -91,7 +98,14 @@ def small(tmp_path_factory):
         folder.append_metrics([row(1, 0, 5.0), row(1, 1, 1.0), row(1, 2, 20.0)])
         folder.append_metrics([row(2, 0, 1.0, contained_inverses=3.0), row(2, 1, 20.0, hyperparameters=changed), row(2, 2, None)])
         folder.append_metrics([row(3, 0, 30.0), row(3, 1, 30.0), row(3, 2, 4.0, environment_faults=2)])
-        quarantine = {"event": "quarantine", "interval": 2, "steps": 2_000, "member": 2, "member_kind": "kfac", "reason": "a loss"}
+        quarantine = {
+            "event": "quarantine",
+            "interval": 2,
+            "steps": 2_000,
+            "member": 2,
+            "member_kind": "kfac",
+            "reason": "a loss",
+        }
         folder.append_events([exploit(1, 1, 2, batch_size=307), quarantine, exploit(2, 0, 1, "copied")])
     return folder.path
 
@@ -122,10 +136,21 @@ def test_a_story_has_curves_best_and_ancestry(small):
 def test_a_story_has_exploits_paths_troubles_and_phases(small):
     run = told(small)
     first, second = run["exploits"]
-    assert (first["at"], first["member"], first["parent"], first["reset"], first["changes"]) == (0, 1, 2, True, [["batch_size", 256, 307]])
+    assert (first["at"], first["member"], first["parent"], first["reset"], first["changes"]) == (
+        0,
+        1,
+        2,
+        True,
+        [["batch_size", 256, 307]],
+    )
     assert (second["at"], second["reset"], second["changes"]) == (1, False, [])
-    assert [(path["name"], path["values"]) for path in run["paths"]] == [("batch_size", [[256, 256, 256], [256, 307, 256], [256] * 3])]
-    assert [(one["at"], one["member"], one["what"], one["count"]) for one in run["troubles"]] == [(1, 0, "contained", 3), (2, 2, "fault", 2)]
+    assert [(path["name"], path["values"]) for path in run["paths"]] == [
+        ("batch_size", [[256, 256, 256], [256, 307, 256], [256] * 3])
+    ]
+    assert [(one["at"], one["member"], one["what"], one["count"]) for one in run["troubles"]] == [
+        (1, 0, "contained", 3),
+        (2, 2, "fault", 2),
+    ]
     assert {phase["name"]: phase["seconds"] for phase in run["phases"]}["learn"] == [2.5, 2.5, 2.5]
     assert run["events"] == [[2_000, "quarantine", "member 2 (kfac) is in quarantine: a loss"]]
     assert ["interval", "1000"] in run["settings"]
@@ -155,7 +180,13 @@ def test_a_damaged_run_is_shown_with_what_is_missing(copy):
     run = told(copy)
     assert [member["fitness"] for member in run["members"]] == [[5, None, 30], [1, 20, 30], [20, None, 4]]
     said = " ".join(run["problems"])
-    for expected in ("damaged in line 4", "damaged in line 6", "metadata.json", "settings in config.toml cannot be read: env is None", "2 of 9 rows"):
+    for expected in (
+        "damaged in line 4",
+        "damaged in line 6",
+        "metadata.json",
+        "settings in config.toml cannot be read: env is None",
+        "2 of 9 rows",
+    ):
         assert expected in said
     json.dumps(run, allow_nan=False)
 
@@ -183,7 +214,13 @@ def one(number, seed, mix, fitness, final=None):
 
 
 def test_groups_are_compared_by_seed():
-    stories = [one(0, 0, 4, [1, 2], 10.0), one(1, 1, 4, [3, 4], 20.0), one(2, 1, 8, [5, 6], 26.0), one(3, 0, 8, [7, 8], 12.0), one(4, 9, 8, [1, 1])]
+    stories = [
+        one(0, 0, 4, [1, 2], 10.0),
+        one(1, 1, 4, [3, 4], 20.0),
+        one(2, 1, 8, [5, 6], 26.0),
+        one(3, 0, 8, [7, 8], 12.0),
+        one(4, 9, 8, [1, 1]),
+    ]
     (env,) = compare.compare(stories)
     first, second = env["groups"]
     assert (first["label"], second["label"]) == ("adam=4", "adam=8")
@@ -242,7 +279,9 @@ def test_nothing_else_is_overwritten(copy, name):
     assert (copy / "config.toml").read_bytes() == before
 
 
-@pytest.mark.parametrize(("words", "said"), [([], "no run folder is given"), (["{}", "{}"], "named twice"), (["{}/x"], "does not exist")])
+@pytest.mark.parametrize(
+    ("words", "said"), [([], "no run folder is given"), (["{}", "{}"], "named twice"), (["{}/x"], "does not exist")]
+)
 def test_mistakes_are_one_sentence(small, words, said, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["report", *(word.format(small) for word in words)])

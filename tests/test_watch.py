@@ -58,7 +58,9 @@ def test_the_page_is_served_and_changes_with_the_run(ask, folder):
         assert '"state":"running"' in ask()[2]
 
 
-@pytest.mark.parametrize("path", ["/config.toml", "/metrics.jsonl", "/../config.toml", "//", "/?x", "/%2e%2e/", "/favicon.ico", "/run/", "http://x/"])
+@pytest.mark.parametrize(
+    "path", ["/config.toml", "/metrics.jsonl", "/../config.toml", "/?x", "/%2e%2e/", "/favicon.ico", "/run/", "http://x/"]
+)
 def test_nothing_but_the_page_can_be_fetched(ask, path):
     status, _, body = ask(path)
     assert (status, body) == (404, "")
@@ -76,7 +78,11 @@ def test_a_page_of_another_name_cannot_read_it(ask, host):
 
 def test_nobody_may_frame_or_keep_it(ask):
     _, headers, _ = ask()
-    assert (headers["X-Frame-Options"], headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("DENY", "no-store", "nosniff")
+    assert (headers["X-Frame-Options"], headers["Cache-Control"], headers["X-Content-Type-Options"]) == (
+        "DENY",
+        "no-store",
+        "nosniff",
+    )
     assert headers["Access-Control-Allow-Origin"] is None
     assert headers["Server"].strip() == "evolute"
 
@@ -91,7 +97,10 @@ def test_a_folder_that_is_gone_is_no_error_of_the_server(ask, folder):
     assert ask()[0] == 410
 
 
-@pytest.mark.parametrize(("words", "said"), [([], "no run folder"), (["{}", "--port", "99999"], "--port is 99999"), (["{}", "--port", "x"], "--port is x")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "no run folder"), (["{}", "--port", "99999"], "--port is 99999"), (["{}", "--port", "x"], "--port is x")],
+)
 def test_mistakes_are_one_sentence(folder, words, said, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["watch", *(word.format(folder.path) for word in words)])

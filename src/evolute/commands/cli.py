@@ -15,7 +15,7 @@ COMMANDS = {
     "resume": ("RUN", "go on with a run that was stopped, or make it longer"),
     "evaluate": ("RUN", "play deterministic episodes with a run's best policy"),
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
-    "report": ("RUN...", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
+    "report": ("RUN", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
     "watch": ("RUN", "serve that page on this machine while the run goes on"),
     "demo": ("", "train a small mixed population in a few minutes"),
 }

@@ -30,12 +30,14 @@ class Flags:
 
 def run(flags: Flags) -> None:
     """Write the page, and say where it is."""
+    write(run_folders(flags.runs), flags.out or (flags.runs[0] / REPORT_FILE if len(flags.runs) == 1 else Path(REPORT_FILE)))
+
+
+def write(folders: Sequence[Path], out: Path) -> None:
+    """Write the page of some runs, and say where it is."""
     from evolute.report import page
 
-    folders = run_folders(flags.runs)
-    shown = page.data(folders, [commands(folder) for folder in folders])
-    out = flags.out or (flags.runs[0] / REPORT_FILE if len(flags.runs) == 1 else Path(REPORT_FILE))
-    page.write(page.html(shown), out)
+    page.write(page.html(page.data(folders, [commands(folder) for folder in folders])), out)
     print(f"Report: {printable(str(out))}")
 
 

@@ -55,6 +55,10 @@ class Pages:
     """The page of some runs, made again when there is something new; for many threads."""
 
     def __init__(self, folders: Sequence[Path]):
+        from evolute.runs.folder import RunFolder
+
+        for folder in folders:
+            RunFolder.open(folder)
         self._folders = folders
         self._lock = threading.Lock()
         self._stamp: Any = None
@@ -86,9 +90,9 @@ def serving(pages: Pages, port: int) -> ThreadingHTTPServer:
         timeout = PATIENCE
         server_version, sys_version = "evolute", ""
 
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             # A name that somebody else's server gives for this address would let their page read this one.
-            named = [f"{host}:{self.server.server_address[1]}" for host in (LOOPBACK, "localhost")]
+            named = [f"{host}:{server.server_port}" for host in (LOOPBACK, "localhost")]
             if self.headers.get("Host") not in named:
                 self._answer(HTTPStatus.FORBIDDEN)
             elif self.path != "/":

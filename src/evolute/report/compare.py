@@ -32,7 +32,12 @@ def _environment(env: str, stories: Sequence[dict[str, Any]], numbers: list[int]
     tables = [dict(stories[members[0]]["settings"]) for members in groups.values()]
     labels = _labels(tables, [stories[members[0]]["name"] for members in groups.values()])
     made = [_group(label, stories, members) for label, members in zip(labels, groups.values(), strict=True)]
-    return {"env": env, "groups": made, "seeds": sorted({seed for group in made for seed in group["results"]}), "pairs": _pairs(made)}
+    return {
+        "env": env,
+        "groups": made,
+        "seeds": sorted({seed for group in made for seed in group["results"]}),
+        "pairs": _pairs(made),
+    }
 
 
 def _labels(tables: Sequence[Mapping[str, str]], names: Sequence[str]) -> list[str]:
@@ -45,7 +50,10 @@ def _labels(tables: Sequence[Mapping[str, str]], names: Sequence[str]) -> list[s
         " ".join([mix, *(f"{name}={table.get(name, 'none')}" for name in others)]).strip()
         for mix, table in zip(mixes, tables, strict=True)
     ]
-    return [label if label and labels.count(label) == 1 else f"{label} ({name})".strip() for label, name in zip(labels, names, strict=True)]
+    return [
+        label if label and labels.count(label) == 1 else f"{label} ({name})".strip()
+        for label, name in zip(labels, names, strict=True)
+    ]
 
 
 def _group(label: str, stories: Sequence[dict[str, Any]], members: list[int]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evolute import __version__
-from evolute.errors import UserError
+from evolute.errors import RunStopped, UserError
 from evolute.files import is_folder, read_at_most, write_whole
 from evolute.report import compare, reading, story
 
@@ -62,7 +62,7 @@ def html(shown: dict[str, Any], live: bool = False) -> str:
         f'{HEAD}<head>\n<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">\n'
         f'<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n<title>evolute</title>\n'
-        f'<style>{style}</style>\n</head>\n<body{" data-live" if live else ""}>\n'
+        f"<style>{style}</style>\n</head>\n<body{' data-live' if live else ''}>\n"
         "<noscript>This page draws its figures with the script inside it; let it run, or see: evolute show RUN</noscript>\n"
         f'<script type="application/json" id="data">{_embedded(shown)}</script>\n<script>{script}</script>\n</body>\n</html>\n'
     )
@@ -79,7 +79,10 @@ def write(text: str, out: Path) -> None:
             raise UserError(f"--out is {str(out)!r}, and there is no folder {str(out.parent)!r}; make it first.")
     except OSError as error:
         raise UserError(f"--out is {str(out)!r}, which cannot be written: {error.strerror}; choose another.") from None
-    write_whole(out, text.encode())
+    try:
+        write_whole(out, text.encode())
+    except RunStopped as stop:
+        raise UserError(f"{stop} Or choose another name with --out.") from None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What can be read of a run folder, however much of it is damaged, and sentences about the rest. Imports no JAX before it must."""
+"""What can be read of a run folder, however much of it is damaged, and sentences about the rest."""
 
 import contextlib
 from collections.abc import Callable
@@ -74,4 +74,3 @@ def stamp(path: Path) -> tuple[Any, ...]:
             status = (path / name).stat()
             found.append((name, status.st_mtime_ns, status.st_size, status.st_ino))
     return tuple(found)
-

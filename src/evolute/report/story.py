@@ -60,7 +60,11 @@ def tell(records: Records, name: str) -> dict[str, Any]:
         "best": best,
         "lines": lines,
         "shares": ancestry.shares(
-            [[ancestry.Part(*part) for part in one["parts"]] for one in lines if one["last"] == len(times) - 1 and not one["best"]],
+            [
+                [ancestry.Part(*part) for part in one["parts"]]
+                for one in lines
+                if one["last"] == len(times) - 1 and not one["best"]
+            ],
             number_of,
             len(names),
             len(times),
@@ -113,7 +117,9 @@ def _missing(records: Records, rows: list[dict[str, Any]]) -> list[str]:
 
 def _versions(metadata: Mapping[str, Any]) -> list[list[str]]:
     found = [[str(name), events.text(version)] for name, version in dict(metadata.get("versions", {})).items()]
-    found += [[key, events.text(metadata[key])] for key in ("physics_fingerprint", "arithmetic_fingerprint", "cores") if key in metadata]
+    found += [
+        [key, events.text(metadata[key])] for key in ("physics_fingerprint", "arithmetic_fingerprint", "cores") if key in metadata
+    ]
     found += [["device", events.text(device)] for device in _list(metadata.get("devices"))]
     for again in _list(metadata.get("resumed")):
         if isinstance(again, dict):

@@ -51,7 +51,8 @@ function learningCurves(host, run, view) {
     if (view.hidden.has(run.kinds[member.kind].name)) return;
     member.fitness.forEach((value, at) => {
       if (!known(value)) return;
-      targets.push({ x: x(run.times[at]), y: y(value), tip: () => fitnessTip(run, member, at, slots[at] === member.slot) });
+      const ancestor = slots[at] === member.slot;
+      targets.push({ x: x(run.times[at]), y: y(value), passed: !ancestor, tip: () => fitnessTip(run, member, at, ancestor) });
     });
   });
   interactive(plot, targets);
@@ -72,7 +73,7 @@ function fitnessTip(run, member, at, ancestor) {
 
 /** One hyperparameter: what members trained with, held over each interval. */
 function hyperparameterPath(host, run, view, one) {
-  const plot = frame(host, { height: 190, left: 52, label: `Path of ${one.name} in ${run.members.length} members.` });
+  const plot = frame(host, { height: 190, left: 52, label: `Path of ${one.name} in ${run.members.length} members. Arrow keys move along the highlighted line.` });
   const { box } = plot, [low, high] = extent(one.values.flat());
   const x = linear(timesFrom(run), [box.left, box.right]);
   const room = [box.bottom - 6, box.top + 6], y = low > 0 && high / low > 3 ? logarithmic([low, high], room) : linear([low, high], room);
@@ -91,7 +92,7 @@ function hyperparameterPath(host, run, view, one) {
     one.values[number].forEach((value, at) => {
       if (!known(value)) return;
       targets.push({
-        x: x(run.times[at]), y: y(value),
+        x: x(run.times[at]), y: y(value), passed: slots[at] !== member.slot,
         tip: () => ({ title: nameOf(run, member.slot), kind: run.kinds[member.kind].cls, rows: [["steps", whole(run.times[at])], [one.name, shown(value)]] }),
       });
     });

@@ -179,7 +179,7 @@ const hideTip = () => { tip.hidden = true; };
 
 /**
  * Let pointer and arrow keys find targets in a figure: {x, y, tip: () => content, node}, from left to right.
- * The node of the target that is found has the class "on".
+ * The node of the target that is found has the class "on"; keys pass over targets with `passed`.
  */
 function interactive({ node }, targets, reach = 48) {
   targets.sort((a, b) => a.x - b.x || a.y - b.y);
@@ -216,10 +216,15 @@ function interactive({ node }, targets, reach = 48) {
   node.addEventListener("pointerleave", leave);
   node.addEventListener("blur", leave);
   node.addEventListener("keydown", (event) => {
-    const last = targets.length - 1;
-    const to = { ArrowRight: Math.min(now + 1, last), ArrowLeft: Math.max(now - 1, 0), Home: 0, End: last }[event.key];
+    const stop = (from, by) => {
+      for (let n = from; n >= 0 && n < targets.length; n += by) if (!targets[n].passed) return n;
+      return now;
+    };
     if (event.key === "Escape") leave();
-    else if (to !== undefined) go(to);
+    else if (event.key === "ArrowRight") go(stop(now + 1, 1));
+    else if (event.key === "ArrowLeft") go(stop(now - 1, -1));
+    else if (event.key === "Home") go(stop(0, 1));
+    else if (event.key === "End") go(stop(targets.length - 1, -1));
     else return;
     event.preventDefault();
   });

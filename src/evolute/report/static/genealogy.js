@@ -113,7 +113,7 @@ function birthMark(layer, run, { x, y, one }, faded, small) {
 }
 
 function exploitTip(run, one) {
-  const changes = one.changes.map(([name, old, now]) => [name, `${shown(old)} → ${shown(now)}`]);
+  const changes = one.changes.map(([name, old, now]) => [words(name), `${shown(old)} → ${shown(now)}`]);
   return {
     title: `member ${one.member} copied member ${one.parent}`, kind: kindOf(run, one.parent).cls,
     rows: [

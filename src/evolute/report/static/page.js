@@ -120,7 +120,7 @@ function figuresOf(run, view) {
         [sample((node) => draw(node, "circle", { cx: 11, cy: 8, r: 4, class: "birth kept plain" })), "copy with its parent's optimizer state"],
         [sample((node) => draw(node, "circle", { cx: 11, cy: 8, r: 4, class: "birth reset plain" })), "copy whose optimizer was reset"],
         [sample((node) => draw(node, "path", { d: star(11, 8, 8), class: "best" })), "best policy"],
-        [sample((node) => cross(draw(node, "path", { class: "quarantine" }), 11, 8, 4)), "quarantine"],
+        ...(run.troubles.some((one) => one.what === "quarantine") ? [[sample((node) => cross(draw(node, "path", { class: "quarantine" }), 11, 8, 4)), "quarantine"]] : []),
       ));
     }, view, "wide genealogy"),
     figure("Learning curves", "Fitness of every member. The highlighted line is the ancestry; dots are where it moved to another member.", (host) => learningCurves(host, run, view), view, "wide"),

@@ -12,8 +12,7 @@ const swatch = (cls, text) => html("span", { class: `swatch ${cls}` }, text);
 const kindNamed = (run, name) => run.kinds.find((kind) => kind.name === name) || { cls: "", name };
 
 function leaderboard(run) {
-  const names = [...new Set(run.leaderboard.flatMap((row) => Object.keys(row.hyperparameters)))];
-  const telling = names.filter((name) => new Set(run.leaderboard.map((row) => row.hyperparameters[name])).size > 1);
+  const telling = run.paths.map((path) => path.name);
   return table("Leaderboard",
     [["#", "number"], ["member", "number"], ["kind", ""], ["fitness", "number"], ["copied last", "number"], ...telling.map((name) => [words(name), "number"]), ["steps", "number"]],
     run.leaderboard.map((row) => [

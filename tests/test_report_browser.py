@@ -263,3 +263,21 @@ def test_a_watched_page_follows_the_run(look, tmp_path):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_numbers_of_any_size_are_drawn(look, tmp_path):
+    with RunFolder.create(tmp_path / "run", RUN) as folder:
+        huge = {"batch_size": 2**62, "actor_learning_rate": 1e-300, "critic_learning_rate": -1e300}
+        hypers = [{**row(1, 0, 0.0)["hyperparameters"], **more} for more in ({}, huge)]
+        folder.append_metrics(
+            [
+                row(n, slot, fitness * sign, steps=2**62 + n, hyperparameters=hypers[slot], seconds={"learn": 1e300, "rollout": "x"})
+                for n, fitness in ((1, 1e300), (2, 1.7e308), (10**15, 1e-300))
+                for slot, sign in ((0, 1), (1, -1))
+            ]
+        )
+        folder.append_events([{**exploit(1, 0, 1), "steps": 2**63 - 1, "member": 999}])
+    tab = look(written(tmp_path / "report.html", [tmp_path / "run"])[0])
+    assert marks(tab, ".genealogy .lane") == 3
+    drawn = tab.evaluate("[...document.querySelectorAll('svg *')].filter(n => /NaN|Infinity/.test(n.outerHTML)).length")
+    assert drawn == 0

@@ -271,7 +271,14 @@ def test_numbers_of_any_size_are_drawn(look, tmp_path):
         hypers = [{**row(1, 0, 0.0)["hyperparameters"], **more} for more in ({}, huge)]
         folder.append_metrics(
             [
-                row(n, slot, fitness * sign, steps=2**62 + n, hyperparameters=hypers[slot], seconds={"learn": 1e300, "rollout": "x"})
+                row(
+                    n,
+                    slot,
+                    fitness * sign,
+                    steps=2**62 + n,
+                    hyperparameters=hypers[slot],
+                    seconds={"learn": 1e300, "rollout": "x"},
+                )
                 for n, fitness in ((1, 1e300), (2, 1.7e308), (10**15, 1e-300))
                 for slot, sign in ((0, 1), (1, -1))
             ]

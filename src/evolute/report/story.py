@@ -5,7 +5,7 @@ Times are places on a common axis: `times[at]` is the run's clock at the end of 
 
 import bisect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from evolute import kinds
@@ -45,6 +45,9 @@ def tell(records: Records, name: str) -> dict[str, Any]:
         kind_of = {event["member"]: event["member_kind"], event["parent"]: event["parent_kind"]} | kind_of
     names = list(dict.fromkeys(kind_of[slot] for slot in sorted(kind_of)))
     number_of = {slot: names.index(kind) for slot, kind in kind_of.items()}
+    own: dict[int, list[dict[str, Any]]] = {slot: [] for slot in sorted(kind_of)}
+    for row in rows:
+        own[row["member"]].append(row)
     exploits = [_exploit(event, where) for event in copied if (where := place(event)) is not None]
     best = _best(rows, at)
     lines = _lines(exploits, sorted(kind_of), len(times), best)
@@ -55,7 +58,7 @@ def tell(records: Records, name: str) -> dict[str, Any]:
         "intervals": numbers,
         "times": times,
         "kinds": [{"name": kind, "algorithm": kinds.of(kind).algorithm} for kind in names],
-        "members": [{"slot": slot, "kind": number_of[slot], **_curves(rows, slot, at)} for slot in sorted(kind_of)],
+        "members": [{"slot": slot, "kind": number_of[slot], **_curves(own[slot], at)} for slot in own],
         "exploits": exploits,
         "best": best,
         "lines": lines,
@@ -69,7 +72,7 @@ def tell(records: Records, name: str) -> dict[str, Any]:
             len(names),
             len(times),
         ),
-        "paths": _paths(rows, sorted(kind_of), at),
+        "paths": _paths(own, at),
         "troubles": events.troubles(rows, at) + events.dead_units(records.events, place),
         "phases": _phases(rows, at),
         "leaderboard": standing,
@@ -168,30 +171,28 @@ def _clock(rows: list[dict[str, Any]], copied: list[dict[str, Any]]) -> dict[int
     return clock | {row["interval"]: row["steps"] for row in rows}
 
 
-def _series(rows: list[dict[str, Any]], slot: int, at: Mapping[int, int], value: Any) -> list[float | None]:
+def _series(own: list[dict[str, Any]], at: Mapping[int, int], value: Callable[[dict[str, Any]], Any]) -> list[float | None]:
     found: list[float | None] = [None] * len(at)
-    for row in rows:
-        if row["member"] == slot:
-            found[at[row["interval"]]] = rounded(value(row))
+    for row in own:
+        found[at[row["interval"]]] = rounded(value(row))
     return found
 
 
-def _curves(rows: list[dict[str, Any]], slot: int, at: Mapping[int, int]) -> dict[str, Any]:
-    own = [row for row in rows if row["member"] == slot]
-    return {name: _series(own, slot, at, lambda row, name=name: row.get(name)) for name in ("fitness", "fitness_std")}
+def _curves(own: list[dict[str, Any]], at: Mapping[int, int]) -> dict[str, Any]:
+    return {name: _series(own, at, lambda row, name=name: row.get(name)) for name in ("fitness", "fitness_std")}
 
 
-def _paths(rows: list[dict[str, Any]], slots: list[int], at: Mapping[int, int]) -> list[dict[str, Any]]:
+def _paths(own: Mapping[int, list[dict[str, Any]]], at: Mapping[int, int]) -> list[dict[str, Any]]:
     """Return every hyperparameter that changed in a member, or differs between members of a kind: its value by member."""
-    of_member = {slot: [row for row in rows if row["member"] == slot] for slot in slots}
     found = []
     for name in Hyperparameters._fields:
         values: dict[str, set[Any]] = {}
-        for row in rows:
-            values.setdefault(row["kind"], set()).add(rounded(row["hyperparameters"].get(name)))
+        for rows in own.values():
+            for row in rows:
+                values.setdefault(row["kind"], set()).add(rounded(row["hyperparameters"].get(name)))
         if not any(len(seen) > 1 for seen in values.values()):
             continue
-        series = [_series(of_member[slot], slot, at, lambda row, name=name: row["hyperparameters"].get(name)) for slot in slots]
+        series = [_series(rows, at, lambda row, name=name: row["hyperparameters"].get(name)) for rows in own.values()]
         # A member that does not have it has a zero there.
         series = [[None if value is None or value <= 0 else value for value in one] for one in series]
         found.append({"name": name, "help": SETTINGS[name].help, "unit": SETTINGS[name].unit, "values": series})

@@ -1,6 +1,7 @@
 """The report's data against truths that are derived by hand or in another way, and its page as text."""
 
 import base64
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evolute.commands import cli
+from evolute.commands import cli, demo
 from evolute.config import Run
 from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
@@ -249,6 +250,22 @@ def test_a_page_of_eight_members_and_a_hundred_intervals_is_small(tmp_path, caps
     with pytest.raises(SystemExit) as end:
         cli.main(["report", str(folder)])
     assert end.value.code == 0
+
+
+def test_the_demo_ends_by_naming_its_report(tmp_path, monkeypatch, capsys):
+    train_seeds = demo.train_seeds
+
+    def small(population, *rest):
+        tiny = {"mix": {"adam": 2}, "optimizers": {}, "steps": 60, "interval": 30, "learning_starts": 20, "batch_size": 32}
+        layers = {"actor_layers": (4,), "critic_layers": (4,), "episodes": 1, "final_episodes": 1}
+        return train_seeds(dataclasses.replace(population, **tiny, **layers), *rest)
+
+    monkeypatch.setattr(demo, "train_seeds", small)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["demo", "--out", str(tmp_path / "demo")])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'demo' / 'report.html'}"
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
 
 
 def test_a_page_allows_its_own_script_and_style_alone(small):

@@ -11,7 +11,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
-.PHONY: help install demo test test-slow faults bench bench-full lint types format check ci clean
+.PHONY: help install demo test test-browser test-slow faults bench bench-full lint types format check ci clean
 
 help: ## Show this help
 	@echo "Usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [WORKERS=2]"
@@ -27,6 +27,9 @@ test: $(VENV)/.installed-test ## Run the tests, except those that take minutes
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
 	XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=3" $(BIN)/python -m pytest $(TEST_FLAGS) -m slow
+
+test-browser: $(VENV)/.installed-test $(VENV)/.installed-browser ## Look at the report in Chromium, where there is one
+	$(BIN)/python -m pytest -rs tests/test_report_browser.py
 
 faults: $(VENV)/.installed-test ## Kill and damage real runs, resume them, and compare (about 20 minutes)
 	$(BIN)/python tests/faults.py

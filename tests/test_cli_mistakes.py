@@ -88,7 +88,10 @@ MISTAKES = [
     ((*TRAIN, "--bounds", "batch_size=64"), ["bounds.batch_size is 64", "two positive whole numbers", "64, 512"]),
     ((*TRAIN, "--preset", "papers"), ["preset is 'papers' (did you mean 'paper'?)", "'paper', 'sb3' or 'cleanrl'"]),
     ((*TRAIN, "--config", "nowhere.toml"), ["'nowhere.toml' does not exist", "check the path"]),
-    (("tarin",), ["unknown command 'tarin'", "did you mean 'train'?", "choose from train, resume, evaluate, show, demo"]),
+    (
+        ("tarin",),
+        ["unknown command 'tarin'", "did you mean 'train'?", "choose from train, resume, evaluate, show, report, watch, demo"],
+    ),
     (("evaluate",), ["no run folder is given", "runs/NAME"]),
     (("show",), ["no run folder is given", "runs/NAME"]),
     (("evaluate", "nowhere"), ["'nowhere' does not exist", "check the path"]),
@@ -163,7 +166,8 @@ def test_every_pointer_names_options_that_exist_and_no_option_is_hidden_by_one()
 
 @pytest.mark.parametrize("path", ["x" * 300, "a/" * 3000, "a\0b", "file/run", "loop", "loop/run"])
 @pytest.mark.parametrize(
-    "words", [("show",), ("resume",), ("evaluate",), (*TRAIN, "--out"), ("demo", "--out"), ("train", "--config")]
+    "words",
+    [("show",), ("report",), ("watch",), ("resume",), ("evaluate",), (*TRAIN, "--out"), ("demo", "--out"), ("train", "--config")],
 )
 def test_a_path_that_cannot_be_followed_is_told(capsys, tmp_path, path, words):
     (tmp_path / "file").write_text("mine")
@@ -226,7 +230,7 @@ def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path
     assert "'run/metrics.jsonl' is damaged in line 1: 'interval' is missing" in refused(capsys, "show", "run")
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "evaluate", "show", "demo"])
+@pytest.mark.parametrize("command", ["train", "resume", "evaluate", "show", "report", "watch", "demo"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_explains_every_option(capsys, command, flag):
     with pytest.raises(SystemExit) as end:
@@ -240,6 +244,8 @@ def test_help_explains_every_option(capsys, command, flag):
         "resume": ["steps", "allow_version_change", "workers", "allow_import", "quiet"],
         "evaluate": ["member", "steps", "episodes", "seed", "time_limit", "allow_import"],
         "show": [],
+        "report": ["out"],
+        "watch": ["port"],
         "demo": ["seed", "out", "quiet"],
     }[command]
     plain = " ".join(re.sub(r"[│╭╮╰╯─|+]", " ", out).split())
@@ -258,7 +264,7 @@ def test_usage_names_the_commands(capsys, words):
         cli.main(words)
     assert end.value.code == 0
     out = capsys.readouterr().out
-    assert all(f"evolute {command}" in out for command in ("train", "evaluate", "show", "demo"))
+    assert all(f"evolute {command}" in out for command in ("train", "evaluate", "show", "report", "watch", "demo"))
 
 
 def test_the_version_is_the_packages(capsys):

@@ -82,9 +82,10 @@ def test_a_run_in_unusual_surroundings_computes_the_same_and_its_hints_can_be_pa
     for one, other in zip(usual.policy.weights, Policy.load(folder / "a run" / "best").weights, strict=True):
         assert np.array_equal(one[0], other[0])
         assert np.array_equal(one[1], other[1])
-    show, evaluate = (shlex.split(line.removeprefix("Next:")) for line in lines[-2:])
+    show, report, evaluate = (shlex.split(line.removeprefix("Next:")) for line in lines[-3:])
     assert show == ["evolute", "show", "a run"]
     assert ended(folder, *show[1:])[0] == 0
+    assert ended(folder, *report[1:])[:2] == (0, b"Report: a run/report.html\n")
     assert ended(folder, *evaluate[1:-1], "300")[0] == 0
 
 

@@ -33,6 +33,7 @@ from evolute.config import Run
 from evolute.errors import LONGEST_MESSAGE, UserError, printable
 from evolute.hyperparameters import Hyperparameters, as_array
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE, Policy
+from evolute.report import page
 from evolute.runs import checkpoint
 from evolute.runs.folder import RunFolder, refuse_links
 from evolute.runs.restore import restore
@@ -391,6 +392,21 @@ def test_hostile_records_are_shown_or_refused(tmp_path, name, ended):
         text = read_or_refused(lambda: shown(folder))
         outcomes.add(text is not None)
         assert text is None or text.replace("\n", "").isprintable()
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_hostile_records_are_reported_with_what_is_damaged(tmp_path, name, monkeypatch):
+    folder, run, outcomes = write_run(tmp_path / "run"), Run(**toml.parse(CONFIG, "here")), set()
+    # It is the same in every report, and checking it takes longest.
+    monkeypatch.setattr(RunFolder, "run", lambda self: run)
+    sound = page.data([folder], [[]])["runs"][0]["problems"]
+    value, write = RECORDS[name]
+    for content in hostile_files(write(value), value, write, seed=2, count=100):
+        (folder / name).write_bytes(content)
+        report = read_or_refused(lambda: page.data([folder], [[]]))
+        assert json.dumps(report, allow_nan=False)
+        outcomes.add(report["runs"][0]["problems"] != sound)
     assert outcomes == {True, False}
 
 

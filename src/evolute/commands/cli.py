@@ -16,6 +16,8 @@ COMMANDS = {
     "evaluate": ("RUN", "play deterministic episodes with a run's best policy"),
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
     "reproduce": ("NAME", "train an experiment of many runs, and make its tables and figures"),
+    "report": ("RUN", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
+    "watch": ("RUN", "serve that page on this machine while the run goes on"),
     "demo": ("", "train a small mixed population in a few minutes"),
 }
 

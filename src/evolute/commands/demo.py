@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from evolute.commands.flags import OUT, QuietFlag, SeedFlag, value_of
+from evolute.commands.report import REPORT_FILE, write
 from evolute.commands.watching import report, train_seeds, watching
 
 
@@ -41,3 +42,5 @@ def run(flags: Flags) -> None:
         )
         ended = train_seeds(population, [population.seed], flags.out, watcher)
     report(ended, flags.quiet)
+    for _, out, _ in () if flags.quiet else ended:
+        write([out], out / REPORT_FILE)

@@ -40,8 +40,4 @@ def one_run(given: Path | None) -> Path:
 
 def run_of(folder: "RunFolder") -> "Run":
     """Return the run of a folder; raises UserError where its configuration cannot be read."""
-    from evolute import toml
-    from evolute.config import Run
-    from evolute.runs.folder import CONFIG_FILE
-
-    return Run(**toml.read(folder.path / CONFIG_FILE))
+    return folder.run()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evolute.commands.flags import RunArgument, folder_of
 from evolute.commands.folders import seed_folders
@@ -28,6 +27,7 @@ def run(flags: Flags) -> None:
 
 def show_run(path: Path) -> None:
     """Print a run's tables."""
+    from evolute.report.story import standings
     from evolute.report.tables import console, curves_table, leaderboard_table, lineage_table, networks_table
     from evolute.runs.folder import RunFolder
 
@@ -43,12 +43,3 @@ def show_run(path: Path) -> None:
     screen.print(lineage_table(exploits, screen.width) if exploits else "Nobody has copied anybody.")
     if not result:
         screen.print("The run has not ended.")
-
-
-def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a leaderboard from the newest metrics of a run that has not ended."""
-    newest = max(row["interval"] for row in metrics)
-    rows = list({row["member"]: row for row in metrics if row["interval"] == newest}.values())
-    parents = {exploit["member"]: exploit["parent"] for exploit in exploits}
-    rows.sort(key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0.0), row["member"]))
-    return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]

@@ -160,6 +160,7 @@ def _print_result(result: "Result", out: Path, modules: Sequence[str]) -> None:
         f"after {duration(result.summary['wall_seconds'])}.\n"
         f"Run folder: {printable(str(out))}\n"
         f"Next: {command('show', out)}\n"
+        f"      {command('report', out)}\n"
         f"      {command('evaluate', out, modules, '--steps', '150000')}",
         soft_wrap=True,
         markup=False,

@@ -37,14 +37,14 @@ class Cost(NamedTuple):
 
 def alone(run: Run, kind: str) -> Run:
     """Return a short run of one member of a kind, which costs in a step what such a member of the run costs."""
-    settings = {name: getattr(run, name) for name in NAMES} | run.settings_of(kind)
+    settings: dict[str, Any] = {name: getattr(run, name) for name in NAMES} | run.settings_of(kind)
     tables: dict[str, dict[str, Any]] = {}
     for role, (name, table) in run.optimizers_of(kind).items():
         tables.setdefault(name, {})[role] = table
     starts = max(run.settings_of(kind)["batch_size"], 100)
-    length = {"learning_starts": starts, "interval": starts + UPDATES, "steps": 2 * (starts + UPDATES)}
-    quick = {"max_episode_steps": EPISODE, "episodes": 1, "final_episodes": 1}
-    return Run(**settings, **length, **quick, mix={kind: 1}, optimizers=tables)
+    settings |= {"learning_starts": starts, "interval": starts + UPDATES, "steps": 2 * (starts + UPDATES)}
+    settings |= {"max_episode_steps": EPISODE, "episodes": 1, "final_episodes": 1}
+    return Run(**settings, mix={kind: 1}, optimizers=tables)
 
 
 def measure(run: Run) -> Cost:

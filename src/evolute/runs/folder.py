@@ -195,13 +195,20 @@ class RunFolder:
         self.check_still_there()
         self._write_json(RESULT_FILE, result)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl; raises UserError where one is damaged."""
-        return self._read_lines(METRICS_FILE, columns.fault)
+    def run(self) -> "Run":
+        """Return the run that config.toml describes; raises UserError where it cannot be read."""
+        from evolute import toml
+        from evolute.config import Run
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return the rows of events.jsonl; raises UserError where one is damaged. There may be events of unknown names."""
-        return self._read_lines(EVENTS_FILE, forms.event_fault)
+        return Run(**toml.read(self.path / CONFIG_FILE))
+
+    def metrics(self, damage: list[str] | None = None) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl; a damaged one is named in `damage` where that is given, else raises UserError."""
+        return self._read_lines(METRICS_FILE, columns.fault, damage)
+
+    def events(self, damage: list[str] | None = None) -> list[dict[str, Any]]:
+        """Return the rows of events.jsonl, as `metrics` does. There may be events of unknown names."""
+        return self._read_lines(EVENTS_FILE, forms.event_fault, damage)
 
     def metadata(self) -> dict[str, Any]:
         """Return metadata.json; raises UserError where it is damaged."""
@@ -234,22 +241,30 @@ class RunFolder:
             raise UserError(f"{str(self.path / name)!r} is damaged: {wrong}; train the run again.")
         return value
 
-    def _read_lines(self, name: str, fault: Callable[[Any], str | None]) -> list[dict[str, Any]]:
+    def _read_lines(self, name: str, fault: Callable[[Any], str | None], damage: list[str] | None) -> list[dict[str, Any]]:
         """Return the rows of a file of JSON lines; a last line without its end, torn by what ended the run, is ignored."""
-        path, rows = self.path / name, []
+        path, rows, number = self.path / name, [], 0
         try:
             check_plain(path, limits.RECORDS_BYTES)
             with path.open("rb") as file:
                 while line := file.readline(limits.RECORDS_LINE):
-                    where = f"{str(path)!r} is damaged in line {len(rows) + 1}"
+                    number += 1
+                    wrong = None
                     if len(line) == limits.RECORDS_LINE:
-                        raise UserError(f"{where}: it has more than {limits.RECORDS_LINE:,} bytes; {CURE}.")
-                    if not line.endswith(b"\n"):
+                        wrong = f"it has more than {limits.RECORDS_LINE:,} bytes"
+                        while damage is not None and line and not line.endswith(b"\n"):
+                            line = file.readline(limits.RECORDS_LINE)
+                    elif not line.endswith(b"\n"):
                         break
-                    row = _parsed(line)
-                    if (wrong := fault(row)) is not None:
-                        raise UserError(f"{where}: {wrong}; {CURE}.")
-                    rows.append(row)
+                    row = None if wrong else _parsed(line)
+                    wrong = wrong or fault(row)
+                    if wrong is None and row is not None:
+                        rows.append(row)
+                        continue
+                    sentence = f"{str(path)!r} is damaged in line {number}: {wrong}; {CURE}."
+                    if damage is None:
+                        raise UserError(sentence)
+                    damage.append(sentence)
         except OSError as error:
             raise _unreadable(path, error) from None
         return rows

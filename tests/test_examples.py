@@ -27,9 +27,12 @@ SMALL = {
     **{"actor_layers": (4,), "critic_layers": (4,), "episodes": 1, "final_episodes": 1},
 }
 # What stands for something of the reader's own, and what it is here; RUN is a run that was trained here.
-PLACEHOLDERS = {"ENV": "HalfCheetah-v4", "COMMAND": "train", "KIND": "kfac", "ALGORITHM": "sac", "NAME": "tau", "N": "3000"}
+PLACEHOLDERS = {
+    **{"ENV": "HalfCheetah-v4", "COMMAND": "train", "KIND": "kfac", "ALGORITHM": "sac", "NAME": "tau", "N": "3000"},
+    **{"TARGET": "numpy"},
+}
 # Put behind a command that is executed: a run that has ended goes on only when it is made longer, and 150,000 steps take long.
-SHORT = {"resume": ("--steps", "100"), "evaluate": ("--episodes", "1")}
+SHORT = {"resume": ("--steps", "100"), "evaluate": ("--episodes", "1"), "export": ("--to", "numpy")}
 
 
 class Example(NamedTuple):

@@ -25,7 +25,7 @@ LAYERS = (
     ("state",),
     ("runs",),
     ("engine",),
-    ("resumption", "report"),
+    ("resumption", "report", "export"),
     ("commands",),
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("ENV", "train a population, such as: evolute train HalfCheetah-v4 --mix adam=2 kfac=1 diag_ggn=1"),
     "resume": ("RUN", "go on with a run that was stopped, or make it longer"),
     "evaluate": ("RUN", "play deterministic episodes with a run's best policy"),
+    "export": ("RUN", "write a policy for another library: ONNX, Stable-Baselines3, NumPy, the Hugging Face Hub, Minari"),
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
     "demo": ("", "train a small mixed population in a few minutes"),
 }

@@ -15,6 +15,8 @@ COMMANDS = {
     "resume": ("RUN", "go on with a run that was stopped, or make it longer"),
     "evaluate": ("RUN", "play deterministic episodes with a run's best policy"),
     "export": ("RUN", "write a policy for another library: ONNX, Stable-Baselines3, NumPy, the Hugging Face Hub, Minari"),
+    "video": ("RUN", "record episodes of a policy, without a display"),
+    "play": ("RUN", "play episodes of a policy in a window"),
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
     "demo": ("", "train a small mixed population in a few minutes"),
 }

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from evolute.commands.flags import AllowImportFlag, MemberFlag, RunArgument, SeedFlag, seconds, whole_number
-from evolute.commands.policies import chosen, environment_of, making_for
+from evolute.commands.flags import AllowImportFlag, MemberFlag, RunArgument, SeedFlag, member_of, seconds, whole_number
+from evolute.commands.folders import one_run
+from evolute.commands.policies import environment_of, making_for
 from evolute.errors import RunStopped, UserError
 
 
@@ -31,6 +32,8 @@ def run(flags: Flags) -> None:
     """Play, and print the mean return."""
     from evolute.report.live import listening, signs_on_error
     from evolute.report.tables import number
+    from evolute.runs.folder import RunFolder
+    from evolute.runs.policies import load_policy
     from evolute.training import evaluate
 
     if flags.steps is not None and flags.episodes is not None:
@@ -38,9 +41,9 @@ def run(flags: Flags) -> None:
     steps = whole_number("--steps", flags.steps or "150000", least=1)
     episodes = None if flags.episodes is None else whole_number("--episodes", flags.episodes, least=1)
     seed, time_limit = whole_number("--seed", flags.seed, least=0), seconds("--time-limit", flags.time_limit)
-    folder, source = chosen(flags.run, flags.member)
-    policy = source.policy
-    environment = environment_of(source, making_for(folder, source, flags.allow_import or ()), time_limit)
+    folder = RunFolder.open(one_run(flags.run))
+    policy = load_policy(folder.path, member_of(flags.member))
+    environment = environment_of(policy, making_for(folder, policy, flags.allow_import or ()), time_limit)
     try:
         with listening() as doing, signs_on_error(doing):
             if episodes is not None:

@@ -45,7 +45,7 @@ def run(flags: Flags) -> None:
     folder, source = chosen(flags.run, flags.member)
     environment = None
     if target.needs_environment:
-        environment = environment_of(source, making_for(folder, source, flags.allow_import or ()))
+        environment = environment_of(source.policy, making_for(folder, source.policy, flags.allow_import or ()))
     out = flags.out or folder.path / EXPORTS / f"{source.name}{target.suffix}"
     with writing.fresh(out) as partial:
         written = target.write(Job(source, folder, environment, flags.license), partial)

@@ -45,12 +45,12 @@ def run(flags: Flags) -> None:
     os.environ[graphics.VARIABLE] = "glfw"
     from evolute.report.video import drawing_of
 
-    allowed = flags.allow_import or ()
-    drawing = drawing_of(environment_of(source, making_for(folder, source, allowed)), "human")
-    environment = environment_of(source, making_for(folder, source, allowed, render_mode="human"))
+    policy, allowed = source.policy, flags.allow_import or ()
+    drawing = drawing_of(environment_of(policy, making_for(folder, policy, allowed)), "human")
+    environment = environment_of(policy, making_for(folder, policy, allowed, render_mode="human"))
     try:
         for n in range(episodes):
-            total, steps = play(environment, source.policy, seed + n, drawing.rate)
+            total, steps = play(environment, policy, seed + n, drawing.rate)
             print(f"episode {n + 1}: return {total:.1f} in {steps:,} steps")
             if closed(environment.itself):
                 break
@@ -72,6 +72,7 @@ def play(environment: "Environment", policy: "Policy", seed: int, rate: float) -
     from evolute.training.evaluate import LONGEST_EPISODE
 
     obs, total, due = environment.reset(seed), 0.0, time.monotonic()
+    steps = 0
     for steps in itertools.count(1):
         step = environment.step(policy.unit_action(obs))
         obs, total = step.obs, total + step.reward

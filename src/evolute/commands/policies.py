@@ -1,4 +1,4 @@
-"""Which policy of a run a command means, and the environment that it plays in."""
+"""Which policy of a run a command means and where it comes from, and the environment that it plays in."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from evolute.errors import UserError
 if TYPE_CHECKING:
     from evolute.environments.gym import Environment
     from evolute.environments.making import Making
+    from evolute.policy import Policy
     from evolute.runs.folder import RunFolder
     from evolute.runs.policies import Source
 
@@ -25,20 +26,19 @@ def chosen(run: Path | None, member: str) -> "tuple[RunFolder, Source]":
     return folder, source(folder, member_of(member))
 
 
-def making_for(folder: "RunFolder", source: "Source", allowed: Sequence[str], **arguments: Any) -> "Making":
+def making_for(folder: "RunFolder", policy: "Policy", allowed: Sequence[str], **arguments: Any) -> "Making":
     """Return how a run's environment is made, with more arguments; UserError where it needs a module that is not allowed."""
     from evolute.environments.making import making_of, modules_of
 
     making = making_of(run_of(folder))
-    admit(modules_of(source.policy.env, making.wrap), allowed)
+    admit(modules_of(policy.env, making.wrap), allowed)
     return making._replace(kwargs={**making.kwargs, **arguments})
 
 
-def environment_of(source: "Source", making: "Making", time_limit: float = 0.0) -> "Environment":
+def environment_of(policy: "Policy", making: "Making", time_limit: float = 0.0) -> "Environment":
     """Return the environment of a policy; raises UserError where it cannot be made, or is another one than it was trained in."""
     from evolute.environments.gym import Environment
 
-    policy = source.policy
     environment = Environment(policy.env, time_limit, making)
     if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
         raise UserError(

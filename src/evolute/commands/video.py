@@ -62,6 +62,7 @@ def run(flags: Flags) -> None:
     episodes, seed = whole_number("--episodes", flags.episodes, least=1), whole_number("--seed", flags.seed, least=0)
     size, fps = size_of(flags), None if flags.fps is None else rate("--fps", flags.fps)
     folder, source = chosen(flags.run, flags.member)
+    policy, allowed = source.policy, flags.allow_import or ()
     out = flags.out or folder.path / VIDEOS / f"{source.name}.mp4"
     writing.refuse_existing(out)
     writing.require(f"a video {out.suffix}", "video", ("PIL" if out.suffix == ".gif" else "imageio_ffmpeg",))
@@ -69,11 +70,11 @@ def run(flags: Flags) -> None:
     way = graphics.choose()
     from evolute.report import video
 
-    drawing = video.drawing_of(environment_of(source, making_for(folder, source, flags.allow_import or ())), "rgb_array")
+    drawing = video.drawing_of(environment_of(policy, making_for(folder, policy, allowed)), "rgb_array")
     if drawing.mujoco and way is None:
         raise graphics.nothing_draws()
-    making = making_for(folder, source, flags.allow_import or (), render_mode="rgb_array", **view(flags, size, drawing))
-    environment = environment_of(source, making)
+    making = making_for(folder, policy, allowed, render_mode="rgb_array", **view(flags, size, drawing))
+    environment = environment_of(policy, making)
     every = max(1, round(drawing.rate / (fps or video.USUAL_FPS)))
     played: list[video.Picture] = []
     pictures = 0
@@ -81,7 +82,7 @@ def run(flags: Flags) -> None:
     def shown(tell: "Callable[[int, int], None]") -> Iterator[np.ndarray]:
         nonlocal pictures
         for n in range(episodes):
-            for picture in video.pictures(environment, source.policy.unit_action, seed + n, every):
+            for picture in video.pictures(environment, policy.unit_action, seed + n, every):
                 if picture.steps == 0 and drawing.mujoco and not flags.shadows:
                     # There is something to turn off only once a picture has been drawn.
                     video.without_shadows(environment.itself)

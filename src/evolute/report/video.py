@@ -1,5 +1,8 @@
 """Episodes as pictures, and pictures as a video."""
 
+# Of an extra, and of a module without types.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from evolute.errors import Damaged, UserError
-from evolute.files import BEST_FOLDER, CHECKPOINT_FOLDER, is_folder
-from evolute.policy import Policy
+from evolute.files import CHECKPOINT_FOLDER, is_folder
+from evolute.policy import DESCRIPTION_FILE, Policy
 from evolute.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def load_policy(path: str | Path, member: int | None = None) -> Policy:
         UserError: there is no such policy, or it is damaged.
     """
     path = Path(path)
-    if member is None and not is_folder(path / BEST_FOLDER):
-        return Policy.load(path)
-    return source(RunFolder.open(path), member).policy
+    if member is not None:
+        return source(RunFolder.open(path), member).policy
+    holds_policy = is_folder(path) and (path / DESCRIPTION_FILE).is_file()
+    return Policy.load(path) if holds_policy else RunFolder.open(path).best_policy()
 
 
 def source(folder: RunFolder, member: int | None) -> Source:

@@ -148,6 +148,14 @@ def test_the_file_for_numpy_is_short_and_refuses_what_it_does_not_know(tmp_path)
         standalone.load(tmp_path)
 
 
+def test_a_network_that_the_file_for_numpy_does_not_know_is_refused(run, capsys, monkeypatch):
+    save = Policy.save
+    monkeypatch.setattr(Policy, "save", lambda self, folder, about: save(self, folder, {**about, "format": "evolute policy 9"}))
+    code, _, err = export(capsys, run, "--to", "numpy")
+    assert (code, err) == (2, "evolute: --to numpy and --to hub cannot express the policy's network; choose another target.\n")
+    assert list((run / "exports").iterdir()) == []
+
+
 def test_the_file_for_numpy_runs_without_evolute(run, capsys, tmp_path):
     out = exported(capsys, run, "--to", "numpy", "--out", tmp_path / "away")
     assert "policy.py needs NumPy alone; its actions are the same" in out

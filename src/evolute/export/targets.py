@@ -102,7 +102,11 @@ def numpy(job: Job, out: Path) -> Written:
 
     safetensors(job, out)
     write_whole(out / "policy.py", Path(standalone.__file__).read_bytes())
-    apart = difference(job.source.policy, standalone.load(out), "numpy")
+    try:
+        loaded = standalone.load(out)
+    except (ValueError, KeyError):
+        raise UserError("--to numpy and --to hub cannot express the policy's network; choose another target.") from None
+    apart = difference(job.source.policy, loaded, "numpy")
     return Written(f"policy.py needs NumPy alone; {_near(apart)}", [])
 
 

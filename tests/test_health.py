@@ -62,7 +62,7 @@ def test_norms_and_dead_units_are_those_of_the_worse_critic():
 def test_a_run_records_them_and_warns_of_a_network_that_has_mostly_died(tmp_path, monkeypatch):
     from evolute.runs.folder import RunFolder
 
-    monkeypatch.setattr(health, "dead_share", lambda mlp, inputs: 0.8 if inputs.shape[1] > 4 else 0.1)
+    monkeypatch.setattr(health, "dead_share", lambda mlp, inputs, structure: 0.8 if inputs.shape[1] > 4 else 0.1)
     kinds = {"adam": 1, "kfac": 1}
     evolute.train(evolute.Run("InvertedPendulum-v4", mix=kinds, **TINY), out=tmp_path / "run")
     rows, events = RunFolder.open(tmp_path / "run").metrics(), RunFolder.open(tmp_path / "run").events()

@@ -6,7 +6,6 @@ tanh itself. What lies between the linear layers is in structure.py. docs/maths.
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -69,54 +68,30 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b)
 
 
-def forward(mlp: MLP, x: jax.Array, structure: Structure = PLAIN) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Return the output [B, o] and the input of every linear layer, each [B, i]."""
-    return _forward(mlp, x, structure, lambda n, a: product(a, mlp[n].w) + mlp[n].b)
-
-
-def _forward(
-    mlp: MLP, x: jax.Array, structure: Structure, linear: Callable[[int, jax.Array], jax.Array]
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    inputs = []
-
-    def recorded(n: int, a: jax.Array) -> jax.Array:
-        inputs.append(a)
-        return linear(n, a)
-
-    output = compute(structure, len(mlp), x, recorded, ACTIVATIONS[structure.activation], jnp.sqrt)
-    return output, tuple(inputs)
-
-
 def apply(mlp: MLP, x: jax.Array, structure: Structure = PLAIN) -> jax.Array:
     """Return the output [B, o] for inputs [B, i]."""
-    return forward(mlp, x, structure)[0]
+    return compute(
+        structure, len(mlp), x, lambda n, a: product(a, mlp[n].w) + mlp[n].b, ACTIVATIONS[structure.activation], jnp.sqrt
+    )
 
 
 def taped(mlp: MLP, x: jax.Array, structure: Structure = PLAIN) -> tuple[jax.Array, tuple[jax.Array, ...], PullBack]:
-    """Return the output [B, o], the input of every linear layer, each [B, i], and what pulls cotangents back (maths.md E5)."""
-    if structure == PLAIN:
-        output, inputs = forward(mlp, x)
-        return output, inputs, partial(pull_back, mlp, inputs)
-    return differentiated(mlp, x, structure)
+    """Return the output [B, o], the input of every linear layer, each [B, i], and what pulls cotangents back (maths.md E5).
 
-
-def pull_back(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
-    """Pull a cotangent of a plain MLP's output [B, o] back to every layer's pre-activation, each [B, o_l] (maths.md E5)."""
-    pulled = [cotangent]
-    for layer, x in zip(mlp[:0:-1], inputs[:0:-1], strict=True):
-        # The next layer's input is the rectified pre-activation: positive exactly where the derivative is one.
-        pulled.append(jnp.where(x > 0, product(pulled[-1], layer.w.T), 0.0))
-    return tuple(reversed(pulled))
-
-
-def differentiated(mlp: MLP, x: jax.Array, structure: Structure) -> tuple[jax.Array, tuple[jax.Array, ...], PullBack]:
-    """Return what `taped` does, for any structure: the derivative in something that is added to every pre-activation."""
+    Zeros are added to every pre-activation: a cotangent pulled back to there is the derivative in them, whatever comes after.
+    """
 
     def tapped(taps: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        return _forward(mlp, x, structure, lambda n, a: _product(a, mlp[n].w) + mlp[n].b + taps[n])
+        inputs = []
 
-    nothing = tuple(jnp.zeros((*x.shape[:-1], layer.b.shape[-1]), x.dtype) for layer in mlp)
-    output, back, inputs = jax.vjp(tapped, nothing, has_aux=True)
+        def linear(n: int, a: jax.Array) -> jax.Array:
+            inputs.append(a)
+            return _product(a, mlp[n].w) + mlp[n].b + taps[n]
+
+        return compute(structure, len(mlp), x, linear, ACTIVATIONS[structure.activation], jnp.sqrt), tuple(inputs)
+
+    zeros = tuple(jnp.zeros((*x.shape[:-1], layer.b.shape[-1]), x.dtype) for layer in mlp)
+    output, back, inputs = jax.vjp(tapped, zeros, has_aux=True)
     return output, inputs, lambda cotangent: back(cotangent)[0]
 
 

@@ -145,7 +145,7 @@ def dense_gauss_newton(
     function: Callable[[MLP, jax.Array], jax.Array], mlp: MLP, x: jax.Array, weights: jax.Array, hessian: np.ndarray
 ) -> np.ndarray:
     """Σ_n w_n J_nᵀ H J_n [P, P] with J_n = ∂f(x_n)/∂θ by automatic differentiation and H [D, D]."""
-    jacobians = jax.jacrev(function)(mlp, x)
+    jacobians = jax.jit(jax.jacrev(function))(mlp, x)
     batch, outputs = len(x), len(hessian)
     J = np.concatenate(
         [

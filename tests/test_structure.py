@@ -26,11 +26,9 @@ from faults import differences
 
 STRUCTURES = {
     "tanh": Structure("mlp", "tanh"),
-    "elu": Structure("mlp", "elu"),
-    "relu, layer norm": Structure("mlp", "relu", True),
-    "tanh, layer norm": Structure("mlp", "tanh", True),
+    "layer norm": Structure("mlp", "relu", True),
+    "elu, layer norm": Structure("mlp", "elu", True),
     "simba": Structure("simba", "relu"),
-    "simba, elu": Structure("simba", "elu"),
 }
 every_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
 IN, ROWS = 4, 7
@@ -74,60 +72,74 @@ def problem(structure: Structure, outputs: int, dtype: type = np.float64):
 # --------------------------------------------------------------------------------------------------- tape and curvature
 
 
+# Each test computes all that it compares in one compiled program: a hundred small ones take longer.
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("outputs", [1, 2])
 @every_structure
-def test_output_inputs_and_pull_backs_are_those_of_a_network_that_is_written_out(structure, outputs):
-    mlp, x, cotangent, _ = problem(structure, outputs)
-    output, inputs, pull_back = networks.taped(mlp, x, structure)
-    expected, seen = reference(mlp, x, structure)
-    np.testing.assert_allclose(output, expected, rtol=1e-10)
-    np.testing.assert_allclose(networks.apply(mlp, x, structure), expected, rtol=1e-10)
-    oracles.assert_close(inputs, tuple(seen), rtol=1e-10, atol=1e-12)
-    taps = tuple(jnp.zeros((ROWS, len(layer.b))) for layer in mlp)
-    to_taps, to_input = jax.vjp(lambda t, x: reference(mlp, x, structure, t)[0], taps, x)[1](cotangent)
-    pulled = pull_back(cotangent)
-    oracles.assert_close(pulled, to_taps, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(networks.to_input(mlp, pulled), to_input, rtol=1e-9, atol=1e-11)
+def test_output_inputs_and_pull_backs_are_those_of_a_network_that_is_written_out(structure):
+    mlp, x, cotangent, _ = problem(structure, 2)
+
+    @jax.jit
+    def both(mlp: MLP, x: jax.Array, cotangent: jax.Array):
+        output, inputs, pull_back = networks.taped(mlp, x, structure)
+        pulled = pull_back(cotangent)
+        expected, seen = reference(mlp, x, structure)
+        taps = tuple(jnp.zeros((ROWS, len(layer.b))) for layer in mlp)
+        to_taps, to_input = jax.vjp(lambda t, x: reference(mlp, x, structure, t)[0], taps, x)[1](cotangent)
+        ours = (output, networks.apply(mlp, x, structure), inputs, pulled, networks.to_input(mlp, pulled))
+        return ours, (expected, expected, tuple(seen), to_taps, to_input)
+
+    oracles.assert_close(*both(mlp, x, cotangent), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.usefixtures("x64")
 @every_structure
 def test_a_critics_gradient_diagonal_and_change_are_those_of_dense_matrices(structure):
     mlp, x, target, weight = problem(structure, 1)
-    gradient, tape = oracles.critic_problem(mlp, x, target[:, 0], weight, structure)
+    step = oracles.random_mlp(np.random.default_rng(5), [len(mlp[0].w), *(len(layer.b) for layer in mlp)])
+
+    @jax.jit
+    def ours(mlp: MLP, step: MLP):
+        gradient, tape = oracles.critic_problem(mlp, x, target[:, 0], weight, structure)
+        return gradient, oracles.flat(curvature.diagonal(tape)), curvature.output_change(step, tape)
 
     def q(mlp: MLP, x: jax.Array) -> jax.Array:
         return reference(mlp, x, structure)[0]
 
-    expected = jax.grad(lambda mlp: jnp.sum(weight * (q(mlp, x) - target)[:, 0] ** 2))(mlp)
+    gradient, diagonal, change = ours(mlp, step)
+    expected = jax.jit(jax.grad(lambda mlp: jnp.sum(weight * (q(mlp, x) - target)[:, 0] ** 2)))(mlp)
     oracles.assert_close(gradient, expected, rtol=1e-9, atol=1e-11)
     dense = oracles.dense_gauss_newton(q, mlp, x, weight, 2 * np.eye(1))
-    np.testing.assert_allclose(oracles.flat(curvature.diagonal(tape)), np.diag(dense), rtol=1e-9, atol=1e-11)
-    step = oracles.random_mlp(np.random.default_rng(5), [len(mlp[0].w), *(len(layer.b) for layer in mlp)])
-    v = np.asarray(oracles.flat(step))
-    np.testing.assert_allclose(curvature.output_change(step, tape), v @ dense @ v, rtol=1e-9)
+    np.testing.assert_allclose(diagonal, np.diag(dense), rtol=1e-9, atol=1e-11)
+    v = np.concatenate([np.vstack([layer.w, layer.b]).ravel() for layer in step])
+    np.testing.assert_allclose(change, v @ dense @ v, rtol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["tanh, layer norm", "simba"])
-def test_an_actors_diagonal_is_that_of_the_dense_metric_of_its_actions(name):
+@pytest.mark.parametrize("name", ["elu, layer norm", "simba"])
+def test_an_actors_gradient_and_diagonal_are_those_of_the_dense_metric_of_its_actions(name):
     structure = STRUCTURES[name]
     actor, obs, _, weight = problem(structure, 2)
     critic = oracles.random_mlp(np.random.default_rng(1), sizes(IN + 2, (3,), 1, structure))
     batch = Batch(obs, jnp.zeros((ROWS, 2)), jnp.zeros(ROWS), obs, jnp.zeros(ROWS), weight)
-    gradient, tape, _ = td3.actor_tape(actor, critic, batch, jnp.zeros((ROWS, 2)), True, structure)
 
     def action(actor: MLP, obs: jax.Array) -> jax.Array:
         return jnp.tanh(reference(actor, obs, structure)[0])
 
     def loss(actor: MLP) -> jax.Array:
-        a = action(actor, obs)
-        return -jnp.sum(weight * reference(critic, jnp.concatenate([obs, a], 1), structure)[0][:, 0])
+        seen = jnp.concatenate([obs, action(actor, obs)], 1)
+        return -jnp.sum(weight * reference(critic, seen, structure)[0][:, 0])
 
-    oracles.assert_close(gradient, jax.grad(loss)(actor), rtol=1e-9, atol=1e-11)
+    @jax.jit
+    def both(actor: MLP):
+        gradient, tape, value = td3.actor_tape(actor, critic, batch, jnp.zeros((ROWS, 2)), True, structure)
+        return (value, gradient), jax.value_and_grad(loss)(actor), oracles.flat(curvature.diagonal(tape))
+
+    ours, expected, diagonal = both(actor)
+    oracles.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
     dense = oracles.dense_gauss_newton(action, actor, obs, weight, np.eye(2))
-    np.testing.assert_allclose(oracles.flat(curvature.diagonal(tape)), np.diag(dense), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(diagonal, np.diag(dense), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.usefixtures("x64")
@@ -136,41 +148,54 @@ def test_sacs_actor_has_the_gradient_and_the_fisher_matrix_of_its_policy():
     actor, obs, noise, weight = problem(structure, 2)
     critic = oracles.random_mlp(np.random.default_rng(1), sizes(IN + 1, (3,), 1, structure))
     batch = Batch(obs, jnp.zeros((ROWS, 1)), jnp.zeros(ROWS), obs, jnp.zeros(ROWS), weight)
-    given = (jnp.asarray(0.3), noise[:, :1], noise, True, structure)
-    gradient, tape, _ = sac.actor_tape(actor, (critic,), batch, *given)
 
     def loss(actor: MLP) -> jax.Array:
         z = reference(actor, obs, structure)[0]
-        action = jnp.tanh(z[:, :1] + jnp.exp(jnp.clip(z[:, 1:], -20, 2)) * noise[:, :1])
+        log_std = jnp.clip(z[:, 1:], -20, 2)
+        action = jnp.tanh(z[:, :1] + jnp.exp(log_std) * noise[:, :1])
         q = reference(critic, jnp.concatenate([obs, action], 1), structure)[0]
-        density = -0.5 * noise[:, :1] ** 2 - jnp.clip(z[:, 1:], -20, 2) - 0.5 * jnp.log(2 * jnp.pi)
+        density = -0.5 * noise[:, :1] ** 2 - log_std - 0.5 * np.log(2 * np.pi)
         return jnp.sum(weight * (0.3 * (density - jnp.log(1 - action**2 + 1e-6)) - q)[:, 0])
 
-    oracles.assert_close(gradient, jax.grad(loss)(actor), rtol=1e-8, atol=1e-10)
-    dense: np.ndarray = np.zeros(())
-    for n in range(ROWS):
-        log_std = float(reference(actor, obs[n : n + 1], structure)[0][0, 1])
-        fisher = np.diag([np.exp(-2 * np.clip(log_std, -20, 2)), 2.0 * (-20 <= log_std <= 2)])
-        own = oracles.dense_gauss_newton(lambda m, x: reference(m, x, structure)[0], actor, obs[n : n + 1], np.ones(1), fisher)
-        dense = dense + float(weight[n]) * own
-    np.testing.assert_allclose(oracles.flat(curvature.diagonal(tape)), np.diag(dense), rtol=1e-8, atol=1e-10)
+    def rooted(actor: MLP, obs: jax.Array) -> jax.Array:
+        """Outputs whose Gauss-Newton matrix with the identity as Hessian is the Fisher matrix: its root is held fixed."""
+        z = reference(actor, obs, structure)[0]
+        inside = (z[:, 1:] >= -20) & (z[:, 1:] <= 2)
+        root = jnp.concatenate([jnp.exp(-jnp.clip(z[:, 1:], -20, 2)), jnp.where(inside, 2.0**0.5, 0.0)], axis=1)
+        return z * jax.lax.stop_gradient(root)
+
+    @jax.jit
+    def both(actor: MLP):
+        given = (jnp.asarray(0.3), noise[:, :1], noise, True, structure)
+        gradient, tape, value = sac.actor_tape(actor, (critic,), batch, *given)
+        return (value, gradient), jax.value_and_grad(loss)(actor), oracles.flat(curvature.diagonal(tape))
+
+    ours, expected, diagonal = both(actor)
+    oracles.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
+    dense = oracles.dense_gauss_newton(rooted, actor, obs, weight, np.eye(2))
+    np.testing.assert_allclose(diagonal, np.diag(dense), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", [kfac, kfac_empirical])
-@pytest.mark.parametrize("name", ["relu, layer norm", "simba"])
+@pytest.mark.parametrize("name", ["layer norm", "simba"])
 def test_kfacs_factors_are_those_of_dense_matrices(name, kind):
     structure = STRUCTURES[name]
     mlp, x, target, weight = problem(structure, 1)
-    gradient, tape = oracles.critic_problem(mlp, x, target[:, 0], weight, structure)
     plain = {"clip": np.inf, "momentum": 0.0, "average": 0.0, "statistics_every": 1, "inverse_every": 1}
     optimizer, rates = kind(KFACOptions(0.0, 0.0, **plain)), oracles.rates(0.1, 0.1, np.float64)
-    state = jax.jit(optimizer.update)(gradient, optimizer.init(mlp), mlp, rates, tape, jnp.int32(0))[1]
-    output, seen = reference(mlp, x, structure)
+
+    @jax.jit
+    def measured(mlp: MLP):
+        gradient, tape = oracles.critic_problem(mlp, x, target[:, 0], weight, structure)
+        state = optimizer.update(gradient, optimizer.init(mlp), mlp, rates, tape, jnp.int32(0))[1]
+        return (state.A, state.B), reference(mlp, x, structure)
+
+    (As, Bs), (output, seen) = measured(mlp)
     # The empirical Fisher matrix is that of squared slopes, 4 δ², where the Gauss-Newton matrix has 2.
     factor = 2 * np.ones(ROWS) if kind is kfac else 4 * np.asarray(output - target)[:, 0] ** 2
     dense = oracles.dense_gauss_newton(lambda m, x: reference(m, x, structure)[0], mlp, x, factor * weight, np.eye(1))
-    for A, B, a, block in zip(state.A, state.B, seen, oracles.blocks(mlp), strict=True):
+    for A, B, a, block in zip(As, Bs, seen, oracles.blocks(mlp), strict=True):
         homogeneous = np.concatenate([a, np.ones((ROWS, 1))], axis=1)
         np.testing.assert_allclose(A, homogeneous.T @ (np.asarray(weight)[:, None] * homogeneous), rtol=1e-9, atol=1e-11)
         # A bias moves its pre-activation alone, whatever comes after: B is the dense block of the biases.
@@ -178,7 +203,7 @@ def test_kfacs_factors_are_those_of_dense_matrices(name, kind):
         np.testing.assert_allclose(B, dense[biases, biases], rtol=1e-9, atol=1e-11)
     if kind is kfac:
         last = oracles.blocks(mlp)[-1]
-        np.testing.assert_allclose(np.kron(state.A[-1], state.B[-1]), dense[last, last], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(np.kron(As[-1], Bs[-1]), dense[last, last], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.usefixtures("x64")
@@ -238,7 +263,7 @@ def made(structure: Structure, scaling: Scaling | None = None) -> tuple[Policy, 
 def test_a_policy_in_numpy_is_the_actor_and_comes_back_from_its_file(structure, tmp_path):
     policy, mlp = made(structure)
     obs = np.random.default_rng(1).normal(size=(50, IN)).astype(np.float32)
-    expected = np.asarray(td3.act(mlp, jnp.asarray(obs), structure))
+    expected = np.asarray(jax.jit(td3.act, static_argnums=2)(mlp, jnp.asarray(obs), structure))
     np.testing.assert_allclose(policy.unit_action(obs), expected, atol=1e-6)
     np.testing.assert_allclose(policy.unit_action(obs[0]), expected[0], atol=1e-6)
     assert policy.unit_action(obs).dtype == np.float32

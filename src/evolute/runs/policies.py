@@ -122,4 +122,4 @@ def of_member(path: Path, slot: int, facts: "Facts", found: "Checkpoint | None" 
             f"installed here: {damage}; install the versions that the run's metadata.json names."
         ) from None
     weights = [(np.asarray(layer.w), np.asarray(layer.b)) for layer in algorithm.policy(learner.actor)]
-    return Policy(weights, facts.low, facts.high, run.env, normaliser and normaliser.scaling)
+    return Policy(weights, facts.low, facts.high, run.env, normaliser and normaliser.scaling, algorithm.structure)

@@ -21,6 +21,7 @@ from evolute.environments.gym import Environment
 from evolute.export import operations, standalone
 from evolute.export.operations import difference, operations_of
 from evolute.policy import Policy, Scaling
+from evolute.structure import Structure, sizes
 
 SIZES = {
     **{"actor_layers": (16, 8), "critic_layers": (8,), "batch_size": 32, "learning_starts": 20, "episodes": 1},
@@ -31,13 +32,24 @@ MIX = {"adam": 1, "sac:adam": 1, "ddpg:adam": 1}
 LOW, HIGH = np.array([[-3.0, 0.0, -100.0], [-0.01, 2.0, 5.0]]), np.array([[3.0, 0.5, 7.0], [0.02, 2.0, 6.0]])
 
 
-def made(dtype="float32", scaled=False, layers=(5, 32, 16, 6)):
+STRUCTURES = [
+    Structure(),
+    Structure(activation="tanh"),
+    Structure(activation="elu"),
+    Structure(activation="elu", layer_norm=True),
+    Structure("simba"),
+    Structure("simba", "tanh"),
+]
+of_every_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+
+
+def made(dtype="float32", scaled=False, structure=STRUCTURES[0]):
     rng = np.random.default_rng(0)
     # A mean far from zero and a deviation of next to nothing, as an observation has that hardly changes.
     scaling = Scaling(np.array([300.0, 5.0, 0, -2, 0.1]), np.array([1.0, 1e4, 1, 0.1, 3])) if scaled else None
-    mlp = networks.init(rng, list(layers))
-    low, high = LOW.ravel().astype(dtype)[: layers[-1]], HIGH.ravel().astype(dtype)[: layers[-1]]
-    return Policy([(np.asarray(w), np.asarray(b)) for w, b in mlp], low, high, "any-v0", scaling)
+    mlp = networks.init(rng, sizes(5, (16, 16), 6, structure))
+    weights = [(np.asarray(w), np.asarray(b)) for w, b in mlp]
+    return Policy(weights, LOW.ravel().astype(dtype), HIGH.ravel().astype(dtype), "any-v0", scaling, structure)
 
 
 CASES = [(dtype, scaled) for dtype in ("float16", "float32", "float64") for scaled in (False, True)]
@@ -168,6 +180,17 @@ def test_the_file_for_numpy_runs_without_evolute(run, capsys, tmp_path):
     assert json.loads(done.stdout or "null") == pytest.approx(expected.tolist(), rel=1e-6), done.stderr
 
 
+@of_every_structure
+@pytest.mark.parametrize("scaled", [False, True])
+def test_every_structure_acts_the_same_in_onnx_and_numpy(tmp_path, structure, scaled):
+    policy = made(scaled=scaled, structure=structure)
+    policy.save(tmp_path)
+    assert difference(policy, standalone.load(tmp_path), "numpy") < 1e-5
+    onnx_model = pytest.importorskip("evolute.export.onnx_model", exc_type=ImportError)
+    content = onnx_model.model(policy)
+    assert difference(policy, lambda obs: onnx_model.actions(content, obs), "onnx") < 1e-5
+
+
 # -------------------------------------------------------------------------------------------------------------- SB3
 
 
@@ -188,6 +211,22 @@ def test_a_zip_acts_as_the_policy(algorithm, dtype, scaled):
         assert apart < (1e-2 if dtype == "float16" else 1e-5)
     action, _ = model.predict(np.zeros(5, np.float32))
     assert action.shape == (2, 3)
+
+
+@of_every_structure
+def test_a_zip_acts_as_the_policy_of_any_structure_or_is_refused(structure):
+    sb3, spaces = zips(), (Box(-np.inf, np.inf, (5,)), Box(LOW.astype(np.float32), HIGH.astype(np.float32)))
+    policy = made(structure=structure)
+    if structure.layer_norm or structure.network == "simba":
+        with pytest.raises(UserError, match=r"--to sb3 cannot express a network with (Normalise|Residual)"):
+            sb3.archive(policy, "sac", *spaces)
+        return
+    for algorithm in ("td3", "sac"):
+        model = sb3.loaded(sb3.archive(policy, algorithm, *spaces), algorithm)
+        assert difference(policy, lambda obs, model=model: model.predict(obs)[0], "sb3") < 1e-5
+    if structure.activation != "relu":
+        with pytest.raises(UserError, match=f"by rectified units alone, and the network's are {structure.activation}"):
+            sb3.archive(made(scaled=True, structure=structure), "td3", *spaces)
 
 
 def test_layers_that_scale_and_clip_are_exact_within_the_limit_and_near_beyond_it():

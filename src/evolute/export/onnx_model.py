@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from evolute.export.operations import Affine, Operation, Relu, Scale, Tanh, Units, operations_of, refuse
+from evolute.export.operations import Affine, Elu, Normalise, Operation, Relu, Residual, Scale, Tanh, Units, operations_of, refuse
 from evolute.policy import Policy
 
 OPSET = 17
@@ -36,6 +36,11 @@ class Graph:
         self.nodes.append(helper.make_node(name, inputs, [self.value], **attributes))
         return self.value
 
+    def add_values(self, one: str, other: str) -> None:
+        """Add two values."""
+        self.value = f"value_{len(self.nodes)}"
+        self.nodes.append(helper.make_node("Add", [one, other], [self.value]))
+
     def extend(self, operation: Operation) -> None:
         """Apply an operation of a policy; raises UserError for one that is unknown here."""
         match operation:
@@ -49,6 +54,15 @@ class Graph:
                 self.add("Relu")
             case Tanh():
                 self.add("Tanh")
+            case Elu():
+                self.add("Elu")
+            case Normalise(units, epsilon):
+                self.add("LayerNormalization", np.ones(units, np.float32), epsilon=epsilon)
+            case Residual(inner):
+                before = self.value
+                for one in inner:
+                    self.extend(one)
+                self.add_values(before, self.value)
             case Units(low, high):
                 self._units(low, high)
             case _:
@@ -63,8 +77,7 @@ class Graph:
         self.value = unit
         self.add("Mul", largest)
         above = self.add("Add", largest)
-        self.value = "sum"
-        self.nodes.append(helper.make_node("Add", [below, above], [self.value]))
+        self.add_values(below, above)
         self.add("Cast", to=helper.np_dtype_to_tensor_dtype(low.dtype))
         self.add("Max", low)
         self.add("Min", high)

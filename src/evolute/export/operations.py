@@ -10,6 +10,7 @@ import numpy as np
 
 from evolute.errors import UserError
 from evolute.policy import LARGEST_SCALED, Policy
+from evolute.structure import EPSILON
 
 # How far an exported action may be from the policy's, as a share of half the distance of its bounds.
 TOLERANCE = 1e-5
@@ -40,6 +41,23 @@ class Tanh(NamedTuple):
     """The hyperbolic tangent of x."""
 
 
+class Elu(NamedTuple):
+    """X where it is positive, exp(x) - 1 elsewhere."""
+
+
+class Normalise(NamedTuple):
+    """Layer normalisation without parameters: less its mean over the units, over the root of their variance plus epsilon."""
+
+    units: int
+    epsilon: float
+
+
+class Residual(NamedTuple):
+    """X plus what the operations make of it."""
+
+    operations: tuple["Operation", ...]
+
+
 class Units(NamedTuple):
     """From [-1, 1] to the bounds, in double precision; the result is within them and of their type."""
 
@@ -47,16 +65,26 @@ class Units(NamedTuple):
     high: np.ndarray  # [A]
 
 
-Operation = Scale | Affine | Relu | Tanh | Units
+Operation = Scale | Affine | Relu | Tanh | Elu | Normalise | Residual | Units
+# Of hidden units.
+ACTIVATIONS: dict[str, Relu | Tanh | Elu] = {"relu": Relu(), "tanh": Tanh(), "elu": Elu()}
 
 
 def operations_of(policy: Policy) -> list[Operation]:
     """Return what a policy does to an observation [O] in single precision, in order."""
     found: list[Operation] = [] if policy.scaling is None else [Scale(*policy.scaling, LARGEST_SCALED)]
-    *hidden, last = policy.weights
-    for w, b in hidden:
-        found += [Affine(w, b), Relu()]
-    return [*found, Affine(*last), Tanh(), Units(policy.low, policy.high)]
+    network, activation, layer_norm = policy.structure
+    activate = ACTIVATIONS[activation]
+    *hidden, last = (Affine(*pair) for pair in policy.weights)
+    if network == "simba":
+        normalise = Normalise(len(hidden[0].b), EPSILON)
+        found.append(hidden[0])
+        found += [Residual((normalise, wide, activate, narrow)) for wide, narrow in zip(hidden[1::2], hidden[2::2], strict=True)]
+        found.append(normalise)
+    else:
+        for layer in hidden:
+            found += [layer, *([Normalise(len(layer.b), EPSILON)] if layer_norm else []), activate]
+    return [*found, last, Tanh(), Units(policy.low, policy.high)]
 
 
 def refuse(operation: Operation, target: str) -> NoReturn:

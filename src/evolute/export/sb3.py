@@ -15,9 +15,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
 from evolute.errors import UserError
-from evolute.export.operations import Affine, Operation, Relu, Scale, Tanh, Units, operations_of, refuse
+from evolute.export.operations import Affine, Elu, Operation, Relu, Scale, Tanh, Units, operations_of, refuse
 from evolute.policy import Policy
 
+# What is between layers there, by its name in evolute.
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
 CLASSES: dict[str, type[TD3 | SAC]] = {"td3": TD3, "ddpg": DDPG, "sac": SAC}
 # The smallest log of a standard deviation that SAC has there: its random actions are its mean.
 LOG_STD = -20.0
@@ -44,6 +46,11 @@ def archive(policy: Policy, algorithm: str, observation_space: Space, action_spa
     Raises:
         UserError: the network cannot be expressed.
     """
+    if policy.scaling is not None and policy.structure.activation != "relu":
+        raise UserError(
+            "--to sb3 can scale and clip observations by rectified units alone, and the network's are "
+            f"{policy.structure.activation}; choose another target."
+        )
     layers = layers_of(operations_of(policy))
     sizes = [len(b) for _, b in layers[:-1]]
     critics = [len(b) for _, b in policy.weights[:-1]]
@@ -52,7 +59,7 @@ def archive(policy: Policy, algorithm: str, observation_space: Space, action_spa
         Spaces(observation_space, action_space),
         # Of the replay, which is not saved.
         buffer_size=1,
-        policy_kwargs={"net_arch": {"pi": sizes, "qf": critics}, "activation_fn": nn.ReLU},
+        policy_kwargs={"net_arch": {"pi": sizes, "qf": critics}, "activation_fn": ACTIVATIONS[policy.structure.activation]},
         device="cpu",
         seed=0,
     )
@@ -67,7 +74,7 @@ def archive(policy: Policy, algorithm: str, observation_space: Space, action_spa
 
 
 def layers_of(operations: list[Operation]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (w [i, o], b [o]) of a rectified network that does what the operations do up to the tanh.
+    """Return (w [i, o], b [o]) of a network that does what the operations do up to the tanh.
 
     Stable-Baselines3's networks begin with a layer and clip nothing. Rectified units can do both: with p and n the positive and
     the negative part of x - mean, and z = factor * (p - n), the clipped z is max(z, 0) - max(-z, 0) - max(z - limit, 0) +
@@ -93,7 +100,7 @@ def layers_of(operations: list[Operation]) -> list[tuple[np.ndarray, np.ndarray]
             case Affine(w, b):
                 layers.append((np.vstack([w, -w, -w, w]), b) if clipped else (w, b))
                 clipped = False
-            case Relu() | Tanh() | Units():
+            case Relu() | Tanh() | Elu() | Units():
                 pass
             case _:
                 refuse(operation, "sb3")

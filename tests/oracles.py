@@ -15,6 +15,7 @@ from evolute.algorithms.base import Batch
 from evolute.hyperparameters import SETTINGS, Hyperparameters
 from evolute.networks import MLP, Layer
 from evolute.optimizers import Contained, Optimizer, Rates, Tape
+from evolute.structure import PLAIN, Structure
 
 Arrays = dict[str, np.ndarray]
 
@@ -96,17 +97,21 @@ def rates(learning_rate: float, damping: float = 0.1, dtype: type = np.float32) 
     return Rates(jnp.asarray(learning_rate, dtype), jnp.asarray(damping, dtype))
 
 
-def critic_problem(mlp: MLP, x: jax.Array, target: jax.Array, weight: jax.Array) -> tuple[MLP, Tape]:
+def critic_problem(
+    mlp: MLP, x: jax.Array, target: jax.Array, weight: jax.Array, structure: Structure = PLAIN
+) -> tuple[MLP, Tape]:
     """Gradient and tape of the weighted mean squared error of a network with one output, by the real learner's code."""
     batch = Batch(x[:, :-1], x[:, -1:], target, x[:, :-1], jnp.zeros_like(target), weight)
-    return actor_critic.critic_tape(mlp, batch, target)[:2]
+    return actor_critic.critic_tape(mlp, batch, target, structure)[:2]
 
 
-def vector_problem(mlp: MLP, x: jax.Array, target: jax.Array, weight: jax.Array) -> tuple[MLP, Tape]:
+def vector_problem(
+    mlp: MLP, x: jax.Array, target: jax.Array, weight: jax.Array, structure: Structure = PLAIN
+) -> tuple[MLP, Tape]:
     """Gradient and tape of half the squared error summed over outputs: its output Hessian is the identity."""
-    z, inputs = networks.forward(mlp, x)
-    slopes = networks.pull_back(mlp, inputs, z - target)
-    columns = [networks.pull_back(mlp, inputs, jnp.zeros_like(z).at[:, k].set(1.0)) for k in range(z.shape[1])]
+    z, inputs, pull_back = networks.taped(mlp, x, structure)
+    slopes = pull_back(z - target)
+    columns = [pull_back(jnp.zeros_like(z).at[:, k].set(1.0)) for k in range(z.shape[1])]
     roots = tuple(jnp.stack(layer) for layer in zip(*columns, strict=True))
     return networks.gradients(inputs, slopes, weight), Tape(inputs, slopes, roots, weight, jnp.ones((), z.dtype))
 
@@ -140,7 +145,7 @@ def dense_gauss_newton(
     function: Callable[[MLP, jax.Array], jax.Array], mlp: MLP, x: jax.Array, weights: jax.Array, hessian: np.ndarray
 ) -> np.ndarray:
     """Σ_n w_n J_nᵀ H J_n [P, P] with J_n = ∂f(x_n)/∂θ by automatic differentiation and H [D, D]."""
-    jacobians = jax.jacrev(function)(mlp, x)
+    jacobians = jax.jit(jax.jacrev(function))(mlp, x)
     batch, outputs = len(x), len(hessian)
     J = np.concatenate(
         [

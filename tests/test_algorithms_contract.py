@@ -25,6 +25,12 @@ SHOWING = {"clip": math.inf, "statistics_every": 1, "inverse_every": 1}
 OPTIONS = {"kfac": SHOWING, "kfac_empirical": SHOWING, "diag_ggn": {"clip": math.inf}}
 KINDS = ["adam", "kfac", "ddpg:adam", "ddpg:diag_ggn", "sac:adam", "sac:sgd", "sac:diag_ggn", "sac:kfac", "sac:kfac_empirical"]
 KINDS += ["sac:adam/kfac"]
+# Kinds with networks of another structure than the usual: behind a kind's name is what its settings are.
+STRUCTURES = {
+    "simba": {"network": "simba", "actor_layers": (4, 4), "critic_layers": (4,)},
+    "norm": {"activation": "elu", "layer_norm": True},
+}
+KINDS += ["kfac simba", "ddpg:diag_ggn norm", "sac:kfac_empirical/kfac simba"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 HYPER = oracles.on_device(oracles.hyperparameters())
 
@@ -32,6 +38,7 @@ HYPER = oracles.on_device(oracles.hyperparameters())
 class Subject(NamedTuple):
     """A kind of the battery, compiled once for all tests of it."""
 
+    kind: str
     run: Run
     algorithm: Algorithm
     start: Learner
@@ -42,9 +49,10 @@ class Subject(NamedTuple):
 
 @functools.cache
 def subject(kind: str) -> Subject:
+    kind, _, structure = kind.partition(" ")
     parts = kinds.of(kind)
     used = {name: own for name, own in OPTIONS.items() if name in parts}
-    layers = {"actor_layers": (6, 5), "critic_layers": (5, 4)}
+    layers = {"actor_layers": (6, 5), "critic_layers": (5, 4)} | STRUCTURES.get(structure, {})
     delay = {"policy_delay": 1} if "policy_delay" in presets.ALGORITHMS[parts.algorithm] else {}
     run = Run("Hopper-v4", mix={kind: 1}, optimizers=used, **layers, **delay)
     algorithm = algorithms.build(run, kind, OBS, ACT)
@@ -59,7 +67,7 @@ def subject(kind: str) -> Subject:
     targets = {name: getattr(other, name.removeprefix("target_")) for name in new._fields if name.startswith("target_")}
     start = algorithm.reset(jax.tree.map(jnp.asarray, new._replace(**targets)))
     over = jax.jit(jax.vmap(algorithm.learn, in_axes=(0, 0, 0, 0, None)))
-    return Subject(run, algorithm, start, jax.jit(counted), over, traces)
+    return Subject(kind, run, algorithm, start, jax.jit(counted), over, traces)
 
 
 def batch_of(size: int = ROWS, seed: int = 0) -> Batch:
@@ -91,7 +99,7 @@ def networks_of(kind: str, learner: Learner) -> Any:
 
 
 def test_every_algorithm_is_in_the_battery_and_in_both_tables():
-    assert {kinds.of(kind).algorithm for kind in KINDS} == set(algorithms.MAKERS) == set(presets.ALGORITHMS)
+    assert {kinds.of(kind.partition(" ")[0]).algorithm for kind in KINDS} == set(algorithms.MAKERS) == set(presets.ALGORITHMS)
     for algorithm, names in presets.ALGORITHMS.items():
         for preset in presets.PRESETS.values():
             assert set(names) <= preset("Hopper-v4", algorithm).keys()
@@ -130,8 +138,8 @@ def test_a_changed_hyperparameter_compiles_nothing_and_counts_where_the_algorith
     one = subject(kind)
     plain, _ = learnt(kind)
     traced = len(one.traces)
-    has = set(one.run.settings_of(kind)) | {"actor_learning_rate", "critic_learning_rate"}
-    has |= set(one.run.perturbed(kind))
+    has = set(one.run.settings_of(one.kind)) | {"actor_learning_rate", "critic_learning_rate"}
+    has |= set(one.run.perturbed(one.kind))
     # Read when a batch is drawn, and when an action is.
     elsewhere = {"batch_size", "exploration_noise"}
     for name in Hyperparameters._fields:
@@ -150,7 +158,7 @@ def test_exploration_noise_counts_where_the_algorithm_has_it(kind):
     assert np.all(np.abs(action) <= 1)
     assert not oracles.same(action, one.algorithm.explore(one.start.actor, obs, HYPER, -noise))
     louder = one.algorithm.explore(one.start.actor, obs, HYPER._replace(exploration_noise=jnp.float32(0.6)), noise)
-    assert oracles.same(action, louder) == ("exploration_noise" not in one.run.settings_of(kind))
+    assert oracles.same(action, louder) == ("exploration_noise" not in one.run.settings_of(one.kind))
 
 
 @every_kind
@@ -220,7 +228,8 @@ def test_the_policy_is_the_deterministic_action(kind):
     """Without noise, and where an algorithm adds none to the actor's own, exploring is the policy that is evaluated and saved."""
     one = subject(kind)
     actor = learnt(kind)[0].actor
-    kept = Policy([(layer.w, layer.b) for layer in one.algorithm.policy(actor)], -np.ones(ACT), np.ones(ACT), "any")
+    weights = [(layer.w, layer.b) for layer in one.algorithm.policy(actor)]
+    kept = Policy(weights, -np.ones(ACT), np.ones(ACT), "any", structure=one.algorithm.structure)
     obs = np.asarray(batch_of().obs)
     quiet = jax.vmap(lambda x: one.algorithm.explore(actor, x, HYPER, jnp.zeros(ACT)))(obs)
     np.testing.assert_allclose(kept.unit_action(obs), quiet, atol=1e-6)
@@ -237,7 +246,7 @@ def test_burn_in_moves_no_parameter(kind):
             learner = jitted(learner, batch_of(), HYPER, noise_of(kind))
     assert oracles.same(networks_of(kind, learner), networks_of(kind, one.start))
     assert described(learner) == described(one.start)
-    gathers = any(optimizers.build(*named).burn_in for named in one.run.optimizers_of(kind).values())
+    gathers = any(optimizers.build(*named).burn_in for named in one.run.optimizers_of(one.kind).values())
     assert bool(one.algorithm.burn_ins) == gathers
     assert oracles.same(learner, one.start) == (not gathers)
 

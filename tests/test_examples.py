@@ -27,9 +27,15 @@ SMALL = {
     **{"actor_layers": (4,), "critic_layers": (4,), "episodes": 1, "final_episodes": 1},
 }
 # What stands for something of the reader's own, and what it is here; RUN is a run that was trained here.
-PLACEHOLDERS = {"ENV": "HalfCheetah-v4", "COMMAND": "train", "KIND": "kfac", "ALGORITHM": "sac", "NAME": "tau", "N": "3000"}
+PLACEHOLDERS = {
+    **{"ENV": "HalfCheetah-v4", "COMMAND": "train", "KIND": "kfac", "ALGORITHM": "sac", "NAME": "tau", "N": "3000"},
+    **{"TARGET": "numpy"},
+}
 # Put behind a command that is executed: a run that has ended goes on only when it is made longer, and 150,000 steps take long.
-SHORT = {"resume": ("--steps", "100"), "evaluate": ("--episodes", "1")}
+SHORT = {"resume": ("--steps", "100"), "evaluate": ("--episodes", "1"), "export": ("--to", "numpy")}
+# Commands that take long, go on until they are stopped, or need what not every machine has (a way to draw, a display). They are
+# checked and not executed.
+ELSEWHERE = ("train", "demo", "watch", "reproduce", "video", "play")
 
 
 class Example(NamedTuple):
@@ -129,8 +135,7 @@ def test_a_command_works(example, trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "run")
     name, *rest = words_of(example.text, copy)
     checked([name, *rest])
-    # A server goes on until it is stopped.
-    if name not in ("train", "demo", "watch") and rest:
+    if name not in ELSEWHERE and rest:
         executed([name, rest[0], *SHORT.get(name, ())])
 
 

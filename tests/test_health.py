@@ -53,7 +53,7 @@ def test_norms_and_dead_units_are_those_of_the_worse_critic():
     assert found.critic_dead == pytest.approx(3 / 5)
     assert found.critic_norms[2] == pytest.approx(np.sqrt(np.sum(second[2].w ** 2)), rel=1e-6)
     assert found.critic_norms[0] == pytest.approx(max(np.sqrt(np.sum(q[0].w ** 2)) for q in (first, second)), rel=1e-6)
-    _, inputs = networks.forward(learner.actor, buffer.transitions()[:, :3])
+    _, inputs, _ = networks.taped(learner.actor, buffer.transitions()[:, :3])
     expected = max(np.mean([not np.any(column) for column in np.asarray(x).T]) for x in inputs[1:])
     assert found.actor_dead == pytest.approx(expected)
     assert np.isnan(health.examine(learner, filled(0).transitions(), 3, 2).critic_dead)
@@ -62,7 +62,7 @@ def test_norms_and_dead_units_are_those_of_the_worse_critic():
 def test_a_run_records_them_and_warns_of_a_network_that_has_mostly_died(tmp_path, monkeypatch):
     from evolute.runs.folder import RunFolder
 
-    monkeypatch.setattr(health, "dead_share", lambda mlp, inputs: 0.8 if inputs.shape[1] > 4 else 0.1)
+    monkeypatch.setattr(health, "dead_share", lambda mlp, inputs, structure: 0.8 if inputs.shape[1] > 4 else 0.1)
     kinds = {"adam": 1, "kfac": 1}
     evolute.train(evolute.Run("InvertedPendulum-v4", mix=kinds, **TINY), out=tmp_path / "run")
     rows, events = RunFolder.open(tmp_path / "run").metrics(), RunFolder.open(tmp_path / "run").events()

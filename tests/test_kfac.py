@@ -32,10 +32,10 @@ def measured(mlp: MLP, gradient: MLP, tape: Tape) -> KFACState:
 
 def golden_problem(mlp: MLP, x: jax.Array, y: jax.Array, tanh: bool) -> tuple[MLP, Tape]:
     """The mean over samples and outputs of the squared error, whose pulled-back slopes are N ∂loss/∂z."""
-    z, inputs = networks.forward(mlp, x)
+    z, inputs, pull_back = networks.taped(mlp, x)
     output = jnp.tanh(z) if tanh else z
     slope = 2 / y.shape[1] * (output - y) * (1 - output**2 if tanh else 1.0)
-    pulled, weight = networks.pull_back(mlp, inputs, slope), jnp.full(len(x), 1 / len(x))
+    pulled, weight = pull_back(slope), jnp.full(len(x), 1 / len(x))
     return networks.gradients(inputs, pulled, weight), Tape(inputs, pulled, (), weight, jnp.ones(()))
 
 

@@ -11,7 +11,7 @@ ROOT = Path(evolute.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 # From the ground up: a part may import those before it, and what stands on its own line. Files of a folder may import each other.
 LAYERS = (
-    ("paths", "errors", "limits", "files", "streams", "interruption", "children", "networks", "policy"),
+    ("paths", "errors", "limits", "files", "streams", "interruption", "children", "structure", "networks", "policy"),
     ("options",),
     ("hyperparameters", "presets", "rules"),
     ("optimizers",),
@@ -25,7 +25,7 @@ LAYERS = (
     ("state",),
     ("runs",),
     ("engine",),
-    ("resumption", "report"),
+    ("resumption", "report", "export"),
     ("experiments",),
     ("commands",),
 )

@@ -33,7 +33,7 @@ def problem(sizes: tuple[int, ...]):
 @pytest.mark.parametrize("sizes", SIZES)
 def test_forward_is_an_mlp_and_returns_every_layers_input(sizes):
     mlp, x, _, _, _ = problem(sizes)
-    output, inputs = networks.forward(mlp, x)
+    output, inputs, _ = networks.taped(mlp, x)
     expected = np.asarray(x)
     for n, layer in enumerate(mlp):
         np.testing.assert_allclose(inputs[n], expected, rtol=1e-12)
@@ -47,10 +47,11 @@ def test_forward_is_an_mlp_and_returns_every_layers_input(sizes):
 @pytest.mark.parametrize("sizes", SIZES)
 def test_pull_back_is_the_vector_jacobian_product_of_every_pre_activation(sizes):
     mlp, x, cotangent, taps, _ = problem(sizes)
-    inputs = networks.forward(mlp, x)[1]
+    pull_back = networks.taped(mlp, x)[2]
     expected, expected_input = jax.vjp(lambda t, x: with_taps(mlp, t, x), taps, x)[1](cotangent)
-    oracles.assert_close(networks.pull_back(mlp, inputs, cotangent), expected, rtol=1e-12, atol=1e-14)
-    to_input = networks.pull_back_to_input(mlp, inputs, cotangent)
+    pulled = pull_back(cotangent)
+    oracles.assert_close(pulled, expected, rtol=1e-12, atol=1e-14)
+    to_input = networks.to_input(mlp, pulled)
     np.testing.assert_allclose(to_input, expected_input, rtol=1e-12, atol=1e-14)
 
 
@@ -62,8 +63,8 @@ def test_gradients_are_the_gradient_of_the_weighted_loss(sizes):
     def loss(mlp: MLP) -> jax.Array:
         return jnp.sum(weights * jnp.sum((with_taps(mlp, taps, x) - target) ** 2, axis=1))
 
-    output, inputs = networks.forward(mlp, x)
-    pulled = networks.pull_back(mlp, inputs, 2 * (output - target))
+    output, inputs, pull_back = networks.taped(mlp, x)
+    pulled = pull_back(2 * (output - target))
     oracles.assert_close(networks.gradients(inputs, pulled, weights), jax.grad(loss)(mlp), rtol=1e-11, atol=1e-13)
 
 

@@ -53,6 +53,12 @@ VARIANTS = {
     "a strategy with a memory": {"strategy": "pb2", "steps": 600, "episodes": 1},
     "a control that selects by chance": {"strategy": "blind"},
     "optimizers of optax": {"mix": {"adam/sgd": 1, "muon": 1}},
+    "residual blocks, and other networks": {
+        "mix": {"adam": 1, "ddpg:kfac": 1, "sac:adam": 1},
+        "network": "simba",
+        "algorithms": {"sac": {"network": "mlp", "activation": "tanh", "layer_norm": True}},
+        "perturb": ("tau",),
+    },
     "several algorithms": {"mix": {"adam": 1, "ddpg:adam": 1, "sac:adam": 1, "sac:kfac": 1}, "perturb": ("tau", "target_noise")},
 }
 

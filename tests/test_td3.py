@@ -32,7 +32,7 @@ KFAC_WITH_SIGNS = settings("kfac", clip=float("inf"), inverse_every=2, statistic
 def by_parts(learner, batch, hyper, noise, step, settings, delayed):
     """One update out of td3's parts, in the order of td3.learn."""
     target = td3.targets(learner, batch, hyper, noise)
-    learner, report = actor_critic.update_critics(learner, batch, target, hyper, step, settings.critic_optimizer)
+    learner, report = actor_critic.update_critics(learner, batch, target, hyper, step, settings)
     if delayed:
         learner, of_actor = td3.update_actor(learner, batch, hyper, noise, step // settings.policy_delay, settings)
         learner = td3.move_targets(learner, hyper.tau)

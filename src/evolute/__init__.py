@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from evolute.errors import UserError as UserError
     from evolute.policy import Policy as Policy
     from evolute.resumption import resume as resume
+    from evolute.runs.policies import load_policy as load_policy
     from evolute.state import Progress as Progress
     from evolute.state import Result as Result
 
@@ -24,10 +25,11 @@ _HOMES = {
     "RunStopped": "errors",
     "UserError": "errors",
     "Policy": "policy",
+    "load_policy": "runs.policies",
     "Progress": "state",
     "Result": "state",
 }
-__all__ = ["Policy", "Progress", "Result", "Run", "RunStopped", "UserError", "resume", "train", "train_seeds"]
+__all__ = ["Policy", "Progress", "Result", "Run", "RunStopped", "UserError", "load_policy", "resume", "train", "train_seeds"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from evolute import limits, options
 from evolute.errors import UserError, closest
 from evolute.hyperparameters import SETTINGS, Hyperparameters
 from evolute.resolution import OF_ALGORITHMS, refuse
+from evolute.structure import Structure, weights_within
 
 # A run as config.py makes it, which imports this file.
 Run = Any
@@ -15,6 +16,7 @@ Run = Any
 def check(run: Run) -> None:
     """Raise UserError where settings do not fit each other; bounds and starts become what is meant by them."""
     _check(run)
+    _check_networks(run)
     _check_bounds(run)
     _check_initial(run)
 
@@ -62,6 +64,31 @@ def _check(run: Run) -> None:
         for name in getattr(run, setting):
             if name in OF_ALGORITHMS - known:
                 refuse(f"{setting} names {name}", name)
+
+
+def _check_networks(run: Run) -> None:
+    for kind in run.mix:
+        settings = run.settings_of(kind)
+        structure = Structure.of(settings)
+        if structure.network == "simba" and structure.layer_norm:
+            raise UserError("layer_norm is true, which changes nothing in a simba network; leave it out.")
+        for name in ("actor_layers", "critic_layers"):
+            hidden = settings[name]
+            if structure.network == "simba" and len(set(hidden)) > 1:
+                raise UserError(
+                    f"{name} is {options.shown(hidden)}, and network is 'simba'; it must be one width for each residual block, "
+                    "all equal, such as 128 128."
+                )
+            if 1 in hidden and (structure.layer_norm or structure.network == "simba"):
+                raise UserError(
+                    f"{name} is {options.shown(hidden)}; a normalised layer must have at least 2 units, because one alone is "
+                    "always 0, so raise it."
+                )
+            if weights_within(hidden, structure) > limits.WEIGHTS:
+                raise UserError(
+                    f"{name} is {options.shown(hidden)}, and network is 'simba', which makes "
+                    f"{weights_within(hidden, structure):,} weights of it; it must be at most {limits.WEIGHTS:,}, so lower it."
+                )
 
 
 def _check_bounds(run: Run) -> None:

@@ -12,6 +12,7 @@ from evolute.paths import path_of
 from evolute.presets import ALGORITHMS
 from evolute.presets import PRESETS as PRESETS
 from evolute.rules import CALL, COUNTS, ENV, FACTORS, FREQUENCIES, KWARGS, LAYERS, MIX, NAMES, PATH, TABLE, WRAPPERS
+from evolute.structure import ACTIVATIONS, NETWORKS
 
 # Stands for "the preset's value" until a Run is made.
 _PRESET: Any = None
@@ -68,6 +69,19 @@ class Run:
     )
     critic_layers: tuple[int, ...] = setting(
         "Hidden units of each layer of the critics.", LAYERS, "400 300", "units", common=True, default=_PRESET
+    )
+    network: str = setting(
+        "What the layers make: 'mlp', or 'simba', residual blocks of Lee et al. (2024): one for each width given, all equal.",
+        choice(*NETWORKS),
+        "'simba'",
+        default=_PRESET,
+    )
+    activation: str = setting("Of hidden units: 'relu', 'tanh' or 'elu'.", choice(*ACTIVATIONS), "'tanh'", default=_PRESET)
+    layer_norm: bool = setting(
+        "Normalise each sample's units of every hidden layer of an mlp before the activation.",
+        options.SWITCH,
+        "true",
+        default=_PRESET,
     )
     discount: float = setting(*SETTINGS["discount"], default=_PRESET)
     tau: float = setting(*SETTINGS["tau"], default=_PRESET)

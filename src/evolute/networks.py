@@ -1,16 +1,20 @@
-"""Multilayer perceptrons as plain functions of their parameters, and the tape that curvature methods read.
+"""Networks as plain functions of their parameters, and the tape that curvature methods read.
 
-Axes: B samples, i inputs and o outputs of a layer. Hidden units are rectified; the output is linear, and whoever needs a bounded
-output (the actor) applies tanh itself. docs/maths.md, E5.
+Axes: B samples, i inputs and o outputs of a layer. The output is linear, and whoever needs a bounded output (the actor) applies
+tanh itself. What lies between the linear layers is in structure.py. docs/maths.md, E5.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from evolute.structure import PLAIN, Structure, compute
+
+ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "elu": jax.nn.elu}
 
 
 class Layer(NamedTuple):
@@ -20,22 +24,40 @@ class Layer(NamedTuple):
     b: jax.Array  # [o]
 
 
+# The linear layers of a network of any structure, in the order in which it computes them.
 MLP = tuple[Layer, ...]
+# A cotangent of the output [B, o] -> the same pulled back to every linear layer's pre-activation, each [B, o_l].
+PullBack = Callable[[jax.Array], tuple[jax.Array, ...]]
 
 
-def init(rng: np.random.Generator, sizes: Sequence[int]) -> MLP:
-    """Return an MLP with the given layer sizes [input, hidden..., output], as host arrays.
+def init(rng: np.random.Generator, sizes: Sequence[int], structure: Structure = PLAIN) -> MLP:
+    """Return a network with the given sizes of its linear layers [input, hidden..., output], as host arrays.
 
-    Weights and biases are uniform in ±1/sqrt(fan-in): PyTorch's default, which CleanRL and SB3 train from. The generator is
-    consumed.
+    An MLP's weights and biases are uniform in ±1/sqrt(fan-in): PyTorch's default, which CleanRL and SB3 train from. A simba
+    network's are as in Lee et al. 2024: orthogonal, in the blocks normal with variance 2/fan-in, and biases zero. The generator
+    is consumed.
     """
 
-    def layer(i: int, o: int) -> Layer:
+    def uniform(n: int, i: int, o: int) -> tuple[np.ndarray, np.ndarray]:
+        del n
         bound = i**-0.5
-        w, b = rng.uniform(-bound, bound, (i, o)), rng.uniform(-bound, bound, o)
-        return Layer(w.astype(np.float32), b.astype(np.float32))  # type: ignore[arg-type]
+        return rng.uniform(-bound, bound, (i, o)), rng.uniform(-bound, bound, o)
 
-    return tuple(layer(i, o) for i, o in itertools.pairwise(sizes))
+    def simba(n: int, i: int, o: int) -> tuple[np.ndarray, np.ndarray]:
+        draw = rng.normal(size=(i, o))
+        return orthogonal(draw) if n in (0, len(sizes) - 2) else draw * (2 / i) ** 0.5, np.zeros(o)
+
+    draw = simba if structure.network == "simba" else uniform
+    drawn = [draw(n, i, o) for n, (i, o) in enumerate(itertools.pairwise(sizes))]
+    return tuple(Layer(w.astype(np.float32), b.astype(np.float32)) for w, b in drawn)  # type: ignore[arg-type]
+
+
+def orthogonal(normal: np.ndarray) -> np.ndarray:
+    """Return a matrix of orthonormal rows or columns, whichever are fewer, drawn evenly, from one of normal numbers [i, o]."""
+    i, o = normal.shape
+    q, r = np.linalg.qr(normal if i >= o else normal.T)
+    q = q * np.sign(np.diag(r))
+    return q if i >= o else q.T
 
 
 def product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -46,34 +68,41 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b)
 
 
-def forward(mlp: MLP, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Return the output [B, o] and the input of every layer, each [B, i]."""
-    inputs = []
-    for n, layer in enumerate(mlp):
-        inputs.append(x)
-        x = product(x, layer.w) + layer.b
-        if n < len(mlp) - 1:
-            x = jax.nn.relu(x)
-    return x, tuple(inputs)
-
-
-def apply(mlp: MLP, x: jax.Array) -> jax.Array:
+def apply(mlp: MLP, x: jax.Array, structure: Structure = PLAIN) -> jax.Array:
     """Return the output [B, o] for inputs [B, i]."""
-    return forward(mlp, x)[0]
+    return compute(
+        structure, len(mlp), x, lambda n, a: product(a, mlp[n].w) + mlp[n].b, ACTIVATIONS[structure.activation], jnp.sqrt
+    )
 
 
-def pull_back(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, ...]:
-    """Pull a cotangent of the output [B, o] back to every layer's pre-activation, each [B, o_l] (maths.md E5)."""
-    pulled = [cotangent]
-    for layer, x in zip(mlp[:0:-1], inputs[:0:-1], strict=True):
-        # The next layer's input is the rectified pre-activation: positive exactly where the derivative is one.
-        pulled.append(jnp.where(x > 0, product(pulled[-1], layer.w.T), 0.0))
-    return tuple(reversed(pulled))
+def taped(mlp: MLP, x: jax.Array, structure: Structure = PLAIN) -> tuple[jax.Array, tuple[jax.Array, ...], PullBack]:
+    """Return the output [B, o], the input of every linear layer, each [B, i], and what pulls cotangents back (maths.md E5).
+
+    Zeros are added to every pre-activation: a cotangent pulled back to there is the derivative in them, whatever comes after.
+    """
+
+    def tapped(taps: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        inputs = []
+
+        def linear(n: int, a: jax.Array) -> jax.Array:
+            inputs.append(a)
+            return _product(a, mlp[n].w) + mlp[n].b + taps[n]
+
+        return compute(structure, len(mlp), x, linear, ACTIVATIONS[structure.activation], jnp.sqrt), tuple(inputs)
+
+    zeros = tuple(jnp.zeros((*x.shape[:-1], layer.b.shape[-1]), x.dtype) for layer in mlp)
+    output, back, inputs = jax.vjp(tapped, zeros, has_aux=True)
+    return output, inputs, lambda cotangent: back(cotangent)[0]
 
 
-def pull_back_to_input(mlp: MLP, inputs: tuple[jax.Array, ...], cotangent: jax.Array) -> jax.Array:
-    """Pull a cotangent of the output [B, o] back to the network's input [B, i]."""
-    return product(pull_back(mlp, inputs, cotangent)[0], mlp[0].w.T)
+# JAX would differentiate a narrow product with a cotangent that is not narrow.
+_product = jax.custom_vjp(product)
+_product.defvjp(lambda a, b: (product(a, b), (a, b)), lambda ab, g: (product(g, ab[1].T), product(ab[0].T, g)))
+
+
+def to_input(mlp: MLP, pulled: tuple[jax.Array, ...]) -> jax.Array:
+    """Return a cotangent that was pulled back to every pre-activation, pulled back to the network's input [B, i]."""
+    return product(pulled[0], mlp[0].w.T)
 
 
 def gradients(inputs: tuple[jax.Array, ...], pulled: tuple[jax.Array, ...], weights: jax.Array) -> MLP:

@@ -13,11 +13,13 @@ import safetensors.numpy
 from evolute import limits
 from evolute.errors import UserError
 from evolute.files import is_folder, make_folder, read_at_most, write_whole
+from evolute.structure import ACTIVATIONS, NETWORKS, PLAIN, Structure, is_chain, output
 
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
-# Of a description: without and with a scaling of observations, which a program that knows the first alone would leave out.
-FORMAT, SCALED_FORMAT = "evolute policy 1", "evolute policy 2"
+# Of a description: without and with a scaling of observations, which a program that knows the first alone would leave out; and of
+# a network of another structure than an MLP of rectified units, with a scaling or without.
+FORMAT, SCALED_FORMAT, STRUCTURED_FORMAT = "evolute policy 1", "evolute policy 2", "evolute policy 3"
 
 # Types of the numbers of an action.
 ACTION_TYPES = ("float16", "float32", "float64")
@@ -56,10 +58,11 @@ class Policy:
     """An actor as a function: `policy(obs) -> action`, in the environment's own units.
 
     Attributes:
-        weights: (w [i, o], b [o]) of each layer.
+        weights: (w [i, o], b [o]) of each linear layer.
         scaling: of the observations, if the networks saw them scaled.
         low, high: the environment's action bounds [A], in the type of its actions.
         env: the environment's id.
+        structure: how the network computes.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Policy:
         high: np.ndarray,
         env: str,
         scaling: Scaling | None = None,
+        structure: Structure = PLAIN,
     ):
         # Of parts of larger arrays safetensors may write other numbers.
         self.weights = [(np.ascontiguousarray(w, np.float32), np.ascontiguousarray(b, np.float32)) for w, b in weights]
@@ -76,6 +80,7 @@ class Policy:
         self.low, self.high = np.asarray(low, dtype), np.asarray(high, dtype)
         self.env = env
         self.scaling = scaling and Scaling(*(np.ascontiguousarray(x, np.float32) for x in scaling))
+        self.structure = structure
 
     @property
     def finite(self) -> bool:
@@ -91,10 +96,7 @@ class Policy:
         """Return the action [..., A] in [-1, 1] for observations [..., O]."""
         x = np.asarray(obs, np.float32)
         x = x if self.scaling is None else self.scaling.apply(x)
-        for w, b in self.weights[:-1]:
-            x = np.maximum(x @ w + b, 0.0)
-        w, b = self.weights[-1]
-        return np.tanh(x @ w + b)
+        return np.tanh(output(self.weights, x, self.structure))
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Return the action [..., A] in the environment's units and type for observations [..., O]."""
@@ -114,11 +116,18 @@ class Policy:
         make_folder(folder)
         tensors = {f"{n}.{name}": x for n, layer in enumerate(self.weights) for name, x in zip("wb", layer, strict=True)}
         tensors |= {f"observation.{name}": x for name, x in (self.scaling._asdict() if self.scaling else {}).items()}
+        structured = {
+            "network": self.structure.network,
+            "layer_norm": self.structure.layer_norm,
+            "scaled_observations": self.scaling is not None,
+        }
+        plain = self.structure == PLAIN
         description = {
-            "format": SCALED_FORMAT if self.scaling else FORMAT,
+            "format": (SCALED_FORMAT if self.scaling else FORMAT) if plain else STRUCTURED_FORMAT,
             "env": self.env,
             "layers": [self.weights[0][0].shape[0], *(len(b) for _, b in self.weights)],
-            "hidden_activation": "relu",
+            **({} if plain else structured),
+            "hidden_activation": self.structure.activation,
             "output_activation": "tanh",
             "action_low": self.low.tolist(),
             "action_high": self.high.tolist(),
@@ -138,9 +147,9 @@ class Policy:
             description = json.loads(read_at_most(folder / DESCRIPTION_FILE, limits.DESCRIPTION_BYTES).decode("utf-8"))
             layers, env = description["layers"], description["env"]
             low, high = description["action_low"], description["action_high"]
-            _check_description(layers, low, high, env)
+            structure, scaled = _structure(description)
+            _check_description(layers, low, high, env, structure)
             low, high = _typed(low, high, description.get("action_dtype"))
-            scaled = description.get("format", FORMAT) == SCALED_FORMAT
             numbers = sum((i + 1) * o for i, o in itertools.pairwise(layers)) + 2 * layers[0] * scaled
             tensors = load_arrays(folder / WEIGHTS_FILE, 4 * numbers)
             weights = [(tensors[f"{n}.w"], tensors[f"{n}.b"]) for n in range(len(layers) - 1)]
@@ -152,7 +161,7 @@ class Policy:
                 raise ValueError(f"the scaling of observations does not match the layers {layers}")
             if any(x.dtype != np.float32 for pair in (*weights, *([scaling] if scaling else [])) for x in pair):
                 raise ValueError("its weights must be float32")
-            policy = cls(weights, low, high, env, scaling)
+            policy = cls(weights, low, high, env, scaling, structure)
             if not policy.finite:
                 raise ValueError("a weight is not finite")
             return policy
@@ -182,13 +191,33 @@ def load_arrays(path: Path, most: int) -> dict[str, np.ndarray]:
     return safetensors.numpy.load(data)
 
 
-def _check_description(layers: Any, low: Any, high: Any, env: Any) -> None:
+def _structure(description: dict[str, Any]) -> tuple[Structure, bool]:
+    """Return how a file's network computes, and whether it sees scaled observations; raises ValueError for what is unknown."""
+    version = description.get("format", FORMAT)
+    if version != STRUCTURED_FORMAT:
+        if version not in (FORMAT, SCALED_FORMAT):
+            raise ValueError("its format is none that this version knows")
+        return PLAIN, version == SCALED_FORMAT
+    structure = Structure(description["network"], description["hidden_activation"], description["layer_norm"])
+    if structure.network not in NETWORKS or structure.activation not in ACTIVATIONS:
+        raise ValueError(f"network and hidden_activation must be of {', '.join(NETWORKS)} and of {', '.join(ACTIVATIONS)}")
+    scaled = description["scaled_observations"]
+    if type(structure.layer_norm) is not bool or type(scaled) is not bool:
+        raise ValueError("layer_norm and scaled_observations must be true or false")
+    return structure, scaled
+
+
+def _check_description(layers: Any, low: Any, high: Any, env: Any, structure: Structure) -> None:
     """Raise ValueError unless what a file says is what `save` writes; nothing is allocated by what it says."""
     if not isinstance(env, str) or not 0 < len(env) <= limits.NAME or not env.isprintable():
         raise ValueError(f"env must be a name of at most {limits.NAME} printable characters")
     whole = isinstance(layers, list) and all(type(units) is int and 0 < units <= limits.INPUTS for units in layers)
-    if not whole or not 2 <= len(layers) <= limits.LAYERS + 2:
-        raise ValueError(f"its layers do not match the rule: 2 to {limits.LAYERS + 2} positive whole numbers")
+    # A residual block has two linear layers.
+    most = 2 + limits.LAYERS if structure.network == "mlp" else 3 + 2 * limits.LAYERS
+    if not whole or not 2 <= len(layers) <= most:
+        raise ValueError(f"its layers do not match the rule: 2 to {most} positive whole numbers")
+    if not is_chain(layers, structure):
+        raise ValueError(f"its layers {layers} do not match a network of {structure}")
     for bound in (low, high):
         if not isinstance(bound, list) or not all(type(x) in (int, float) and abs(x) < math.inf for x in bound):
             raise ValueError("the action bounds must be lists of finite numbers")

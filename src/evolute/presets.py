@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_EVERY = ("actor_layers", "critic_layers", "discount", "tau", "batch_size")
+from evolute.structure import PLAIN, Structure
+
+_EVERY = ("actor_layers", "critic_layers", *Structure._fields, "discount", "tau", "batch_size")
 _NOISY = ("exploration_noise", "warm_up_noise")
 
 # The settings of each algorithm: of those, members of other algorithms may have other values, or none.
@@ -21,6 +23,7 @@ def _zoo(env: str, algorithm: str) -> dict[str, Any]:
         "steps": 2_000_000 if env.startswith("Humanoid-") else 1_000_000,
         "actor_layers": (256, 256) if sac else (400, 300),
         "critic_layers": (256, 256) if sac else (400, 300),
+        **PLAIN._asdict(),
         "discount": (0.999 if sac else 0.9999) if env.startswith("Swimmer-") else 0.99,
         "tau": 0.005,
         "policy_delay": 2,

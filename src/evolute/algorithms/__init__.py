@@ -7,6 +7,7 @@ from evolute import kinds, optimizers
 from evolute.algorithms import ddpg, sac, td3
 from evolute.algorithms.base import Algorithm as Algorithm
 from evolute.config import Run
+from evolute.structure import Structure
 
 # By name: (what every algorithm's settings have, the run's settings for it) -> the algorithm. presets.py names the same ones.
 MAKERS: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], Algorithm]] = {
@@ -24,6 +25,7 @@ def build(run: Run, kind: str, observations: int, actions: int) -> Algorithm:
         "actions": actions,
         "actor_layers": own["actor_layers"],
         "critic_layers": own["critic_layers"],
+        "structure": Structure.of(own),
         **{f"{role}_optimizer": optimizers.build(*named) for role, named in run.optimizers_of(kind).items()},
     }
     return MAKERS[kinds.of(kind).algorithm](common, own)

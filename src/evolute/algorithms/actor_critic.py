@@ -1,7 +1,7 @@
 """What learners from replay with an actor and critics have in common: how critics learn, how targets follow, what is counted.
 
-A learner here is any NamedTuple with `critics` and `critic_states`; settings are any with `actor_optimizer` and
-`critic_optimizer`. docs/maths.md E2, E4, E5, E17.
+A learner here is any NamedTuple with `critics` and `critic_states`; settings are any with `actor_optimizer`,
+`critic_optimizer` and `structure`. docs/maths.md E2, E4, E5, E17.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,26 +13,29 @@ import jax.numpy as jnp
 from evolute import networks
 from evolute.algorithms.base import Batch, Sums, no_sums
 from evolute.hyperparameters import Hyperparameters
-from evolute.networks import MLP
+from evolute.networks import MLP, PullBack
 from evolute.optimizers import Optimizer, Rates, Tape
+from evolute.structure import PLAIN, Structure
 
 S = TypeVar("S")
 
 
-def q_values(critic: MLP, obs: jax.Array, action: jax.Array) -> jax.Array:
+def q_values(critic: MLP, obs: jax.Array, action: jax.Array, structure: Structure = PLAIN) -> jax.Array:
     """Return Q [B]."""
-    return networks.apply(critic, jnp.concatenate([obs, action], axis=-1))[:, 0]
+    return networks.apply(critic, jnp.concatenate([obs, action], axis=-1), structure)[:, 0]
 
 
-def critic_tape(critic: MLP, batch: Batch, target: jax.Array) -> tuple[MLP, Tape, jax.Array, jax.Array]:
+def critic_tape(
+    critic: MLP, batch: Batch, target: jax.Array, structure: Structure = PLAIN
+) -> tuple[MLP, Tape, jax.Array, jax.Array]:
     """Return one critic's gradient, its tape, its loss [] and mean Q [] (E2, E5).
 
     One pull-back of ones gives both: the gradient weighs it by the loss's slope 2 (q - y), the Gauss-Newton matrix by the
     output Hessian's root, sqrt(2).
     """
-    q, inputs = networks.forward(critic, jnp.concatenate([batch.obs, batch.action], axis=-1))
+    q, inputs, pull_back = networks.taped(critic, jnp.concatenate([batch.obs, batch.action], axis=-1), structure)
     error = q[:, 0] - target
-    ones = networks.pull_back(critic, inputs, jnp.ones_like(q))
+    ones = pull_back(jnp.ones_like(q))
     slopes = tuple(2.0 * error[:, None] * s for s in ones)
     mean_target = jnp.vdot(batch.weight, target)
     variance = jnp.vdot(batch.weight, (target - mean_target) ** 2)
@@ -48,14 +51,15 @@ def critic_tape(critic: MLP, batch: Batch, target: jax.Array) -> tuple[MLP, Tape
 
 
 def update_critics(
-    learner: Any, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, optimizer: Optimizer
+    learner: Any, batch: Batch, target: jax.Array, hyper: Hyperparameters, step: jax.Array, settings: Any
 ) -> tuple[Any, Sums]:
     """Do one optimizer step of every critic towards `target` [B]; return the learner and the critics' sums."""
+    optimizer: Optimizer = settings.critic_optimizer
     count, rates = len(learner.critics), Rates(hyper.critic_learning_rate, hyper.critic_damping)
     critics, states = [], []
     sums = no_sums()._replace(updates=jnp.ones(()), critic_updates=jnp.float32(count))
     for critic, state in zip(learner.critics, learner.critic_states, strict=True):
-        gradient, tape, loss, q_value = critic_tape(critic, batch, target)
+        gradient, tape, loss, q_value = critic_tape(critic, batch, target, settings.structure)
         critic, state, contained = optimizer.update(gradient, state, critic, rates, tape, step)
         critics.append(critic)
         states.append(state)
@@ -68,10 +72,10 @@ def update_critics(
     return learner, without_infinite_losses(sums, "critic_contained", count)
 
 
-def pulled_back(actor: MLP, inputs: tuple[jax.Array, ...], columns: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+def pulled_back(pull_back: PullBack, columns: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
     """Return an actor's sensitivities, [K, B, o] by layer, for K columns [B, outputs] of the output Hessian's root (E6)."""
     # A loop, not vmap: products of matrices with a batch axis are slow on a CPU.
-    roots = [networks.pull_back(actor, inputs, column) for column in columns]
+    roots = [pull_back(column) for column in columns]
     return tuple(jnp.stack(layer) for layer in zip(*roots, strict=True))
 
 
@@ -104,13 +108,13 @@ def gather(
         batch: B transitions.
         target: of the critics [B].
         hyper: the member's hyperparameters.
-        settings: with both optimizers.
+        settings: with both optimizers, and the networks' structure.
         update_actor: (learner, hyperparameters, step) -> the learner after a step of its actor, and its sums.
     """
     still = hyper._replace(actor_learning_rate=jnp.zeros(()), critic_learning_rate=jnp.zeros(()))
     first = jnp.zeros((), jnp.int32)
     if settings.critic_optimizer.burn_in:
-        learner, _ = update_critics(learner, batch, target, still, first, settings.critic_optimizer)
+        learner, _ = update_critics(learner, batch, target, still, first, settings)
     if settings.actor_optimizer.burn_in:
         learner, _ = update_actor(learner, still, first)
     return learner

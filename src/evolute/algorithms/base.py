@@ -10,6 +10,7 @@ import numpy as np
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
 from evolute.optimizers import Contained, nothing_contained
+from evolute.structure import Structure
 
 # What one member learns: an algorithm's own NamedTuple of networks, targets and optimizer states. Every one has the fields
 # `actor`, an MLP that sees the observation, and `critics` and `target_critics`, MLPs that see [obs, action]; the actor's target,
@@ -63,6 +64,8 @@ class Algorithm(NamedTuple):
 
     observations: int
     actions: int
+    # How its networks compute.
+    structure: Structure
     # How many standard normal numbers `learn` wants for each sample, N.
     noise: int
     # (generator, which is consumed) -> a new learner as host arrays, without optimizer states

@@ -15,8 +15,9 @@ from evolute import networks, optimizers
 from evolute.algorithms.actor_critic import burn_ins, gather, polyak, pulled_back, q_values, step_actor, update_critics
 from evolute.algorithms.base import Algorithm, Batch, Sums
 from evolute.hyperparameters import Hyperparameters
-from evolute.networks import MLP, Layer
+from evolute.networks import MLP, Layer, PullBack
 from evolute.optimizers import Optimizer, Rates, Tape
+from evolute.structure import PLAIN, Structure, sizes
 
 # The log of the standard deviation is kept between these, as in Stable-Baselines3.
 LOG_STD = (-20.0, 2.0)
@@ -35,6 +36,7 @@ class Settings(NamedTuple):
     critic_layers: tuple[int, ...]
     actor_optimizer: Optimizer
     critic_optimizer: Optimizer
+    structure: Structure = PLAIN
 
 
 class Learner(NamedTuple):
@@ -57,6 +59,7 @@ class Draw(NamedTuple):
     std: jax.Array  # [B, A]
     free: jax.Array  # [B, A], 1 where the log of the standard deviation is not clamped, else 0
     inputs: tuple[jax.Array, ...]  # of every layer of the actor
+    pull_back: PullBack  # through the actor
 
 
 def make(settings: Settings) -> Algorithm:
@@ -64,6 +67,7 @@ def make(settings: Settings) -> Algorithm:
     return Algorithm(
         observations=settings.observations,
         actions=settings.actions,
+        structure=settings.structure,
         # For the next actions, and for the current ones.
         noise=2 * settings.actions,
         init=partial(init, settings=settings),
@@ -71,7 +75,7 @@ def make(settings: Settings) -> Algorithm:
         strip=without_optimizers,
         networks=networks_of,
         policy=policy,
-        explore=explore,
+        explore=partial(explore, structure=settings.structure),
         learn=partial(learn, settings=settings),
         burn_ins=tuple((count, partial(burn_in, settings=wanted)) for count, wanted in burn_ins(settings)),
     )
@@ -80,8 +84,10 @@ def make(settings: Settings) -> Algorithm:
 def init(rng: np.random.Generator, settings: Settings) -> Learner:
     """Return new networks as host arrays, a temperature of 1, and no optimizer states yet. The generator is consumed."""
     o, a = settings.observations, settings.actions
-    actor = networks.init(rng, [o, *settings.actor_layers, 2 * a])
-    critics = tuple(networks.init(rng, [o + a, *settings.critic_layers, 1]) for _ in range(2))
+    structure = settings.structure
+    actor = networks.init(rng, sizes(o, settings.actor_layers, 2 * a, structure), structure)
+    of_critic = sizes(o + a, settings.critic_layers, 1, structure)
+    critics = tuple(networks.init(rng, of_critic, structure) for _ in range(2))
     return Learner(critics, ((), ()), actor, (), critics, np.zeros((), np.float32), ())  # type: ignore[arg-type]
 
 
@@ -116,16 +122,16 @@ def policy(actor: MLP) -> MLP:
     return (*hidden, Layer(last.w[..., :actions], last.b[..., :actions]))
 
 
-def explore(actor: MLP, obs: jax.Array, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
+def explore(actor: MLP, obs: jax.Array, hyper: Hyperparameters, noise: jax.Array, structure: Structure = PLAIN) -> jax.Array:
     """Return an action [A] in [-1, 1] drawn from the actor's distribution, with standard normal `noise` [A]."""
     del hyper
-    mean, log_std = jnp.split(networks.apply(actor, obs), 2, axis=-1)
+    mean, log_std = jnp.split(networks.apply(actor, obs, structure), 2, axis=-1)
     return jnp.tanh(mean + jnp.exp(jnp.clip(log_std, *LOG_STD)) * noise)
 
 
-def draw(actor: MLP, obs: jax.Array, noise: jax.Array) -> Draw:
+def draw(actor: MLP, obs: jax.Array, noise: jax.Array, structure: Structure = PLAIN) -> Draw:
     """Return actions for observations [B, O] and standard normal `noise` [B, A], and their log-probabilities (E22)."""
-    z, inputs = networks.forward(actor, obs)
+    z, inputs, pull_back = networks.taped(actor, obs, structure)
     mean, raw = jnp.split(z, 2, axis=-1)
     log_std = jnp.clip(raw, *LOG_STD)
     std = jnp.exp(log_std)
@@ -133,21 +139,36 @@ def draw(actor: MLP, obs: jax.Array, noise: jax.Array) -> Draw:
     density = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
     log_prob = jnp.sum(density - jnp.log(1.0 - action**2 + SLOPE), axis=-1)
     free = jnp.where((raw >= LOG_STD[0]) & (raw <= LOG_STD[1]), 1.0, 0.0).astype(z.dtype)
-    return Draw(action, log_prob, std, free, inputs)
+    return Draw(action, log_prob, std, free, inputs, pull_back)
 
 
-def targets(learner: Learner, batch: Batch, hyper: Hyperparameters, temperature: jax.Array, noise: jax.Array) -> jax.Array:
+def targets(
+    learner: Learner,
+    batch: Batch,
+    hyper: Hyperparameters,
+    temperature: jax.Array,
+    noise: jax.Array,
+    structure: Structure = PLAIN,
+) -> jax.Array:
     """Return the critics' targets [B] (E23), with `noise` [B, A] standard normal.
 
     They bootstrap from the next observation wherever the episode did not terminate: through truncation, too.
     """
-    drawn = draw(learner.actor, batch.next_obs, noise)
-    value = reduce(jnp.minimum, [q_values(critic, batch.next_obs, drawn.action) for critic in learner.target_critics])
+    drawn = draw(learner.actor, batch.next_obs, noise, structure)
+    values = [q_values(critic, batch.next_obs, drawn.action, structure) for critic in learner.target_critics]
+    value = reduce(jnp.minimum, values)
     return batch.reward + hyper.discount * (1.0 - batch.terminated) * (value - temperature * drawn.log_prob)
 
 
 def actor_tape(
-    actor: MLP, critics: tuple[MLP, ...], batch: Batch, temperature: jax.Array, noise: jax.Array, signs: jax.Array, exact: bool
+    actor: MLP,
+    critics: tuple[MLP, ...],
+    batch: Batch,
+    temperature: jax.Array,
+    noise: jax.Array,
+    signs: jax.Array,
+    exact: bool,
+    structure: Structure = PLAIN,
 ) -> tuple[MLP, Tape, jax.Array]:
     """Return the actor's gradient, its tape and its loss [] (E24, E24a, E25).
 
@@ -159,25 +180,26 @@ def actor_tape(
         noise: [B, A] standard normal, of the actions.
         signs: [B, 2A] numbers of which the signs are drawn: of the one column that stands for all where not `exact`.
         exact: one pull-back for each of the 2A outputs instead.
+        structure: of the networks.
     """
-    drawn = draw(actor, batch.obs, noise)
+    drawn = draw(actor, batch.obs, noise, structure)
     action, through_tanh = drawn.action, 1.0 - drawn.action**2
-    both = [networks.forward(critic, jnp.concatenate([batch.obs, action], axis=-1)) for critic in critics]
-    values = jnp.concatenate([q for q, _ in both], axis=-1)
+    both = [networks.taped(critic, jnp.concatenate([batch.obs, action], axis=-1), structure) for critic in critics]
+    values = jnp.concatenate([q for q, _, _ in both], axis=-1)
     smaller = jax.nn.one_hot(jnp.argmin(values, axis=-1), len(critics), dtype=values.dtype)
     q_slope = sum(
-        networks.pull_back_to_input(critic, inputs, smaller[:, n : n + 1])[:, batch.obs.shape[-1] :]
-        for n, (critic, (_, inputs)) in enumerate(zip(critics, both, strict=True))
+        networks.to_input(critic, pull_back(smaller[:, n : n + 1]))[:, batch.obs.shape[-1] :]
+        for n, (critic, (_, _, pull_back)) in enumerate(zip(critics, both, strict=True))
     )
     to_mean = temperature * 2.0 * action * through_tanh / (through_tanh + SLOPE) - q_slope * through_tanh
     to_log_std = (to_mean * drawn.std * noise - temperature) * drawn.free
-    pulled = networks.pull_back(actor, drawn.inputs, jnp.concatenate([to_mean, to_log_std], axis=-1))
+    pulled = drawn.pull_back(jnp.concatenate([to_mean, to_log_std], axis=-1))
     root = jnp.concatenate([1.0 / drawn.std, np.sqrt(2.0).astype(action.dtype) * drawn.free], axis=-1)
     if exact:
         columns = [jnp.zeros_like(root).at[:, k].set(root[:, k]) for k in range(root.shape[-1])]
     else:
         columns = [jnp.where(signs < 0, -root, root)]
-    sensitivities = pulled_back(actor, drawn.inputs, columns)
+    sensitivities = pulled_back(drawn.pull_back, columns)
     tape = Tape(drawn.inputs, pulled, sensitivities, batch.weight, jnp.ones((), action.dtype))
     loss = jnp.vdot(batch.weight, temperature * drawn.log_prob - values.min(axis=-1))
     return networks.gradients(drawn.inputs, pulled, batch.weight), tape, loss
@@ -202,22 +224,25 @@ def learn(
         The learner after the update and its sums.
     """
     before = learner
-    temperature, target = jnp.exp(before.log_temperature), targets_of(before, batch, hyper, noise)
-    learner = update_temperature(before, batch, hyper, noise, step)
-    learner, sums = update_critics(learner, batch, target, hyper, step, settings.critic_optimizer)
+    temperature, target = jnp.exp(before.log_temperature), targets_of(before, batch, hyper, noise, settings.structure)
+    learner = update_temperature(before, batch, hyper, noise, step, settings.structure)
+    learner, sums = update_critics(learner, batch, target, hyper, step, settings)
     learner, of_actor = update_actor(learner, batch, hyper, temperature, noise, step, settings)
     learner = learner._replace(target_critics=polyak(learner.target_critics, learner.critics, hyper.tau))
     return learner, jax.tree.map(jnp.add, sums, of_actor)
 
 
-def targets_of(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
+def targets_of(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, structure: Structure) -> jax.Array:
     """Return the critics' targets [B] with the learner's own temperature and the first half of `noise` [B, 2A]."""
-    return targets(learner, batch, hyper, jnp.exp(learner.log_temperature), jnp.split(noise, 2, axis=-1)[0])
+    temperature, next_noise = jnp.exp(learner.log_temperature), jnp.split(noise, 2, axis=-1)[0]
+    return targets(learner, batch, hyper, temperature, next_noise, structure)
 
 
-def update_temperature(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array) -> Learner:
+def update_temperature(
+    learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, step: jax.Array, structure: Structure
+) -> Learner:
     """Do one step of the temperature towards an entropy of -A (E26); one that is not finite is left out."""
-    drawn = draw(learner.actor, batch.obs, jnp.split(noise, 2, axis=-1)[1])
+    drawn = draw(learner.actor, batch.obs, jnp.split(noise, 2, axis=-1)[1], structure)
     gradient = -jnp.vdot(batch.weight, drawn.log_prob - drawn.action.shape[-1])
     rates: Any = Rates(hyper.temperature_learning_rate, jnp.zeros(()))
     given: Any = (gradient, learner.temperature_state, learner.log_temperature, rates, None, step)
@@ -239,7 +264,8 @@ def update_actor(
     next_noise, own = jnp.split(noise, 2, axis=-1)
     # The slope of a standard deviation has its own noise's sign as factor, so that sign is not drawn for it.
     signs = jnp.concatenate([own, next_noise], axis=-1)
-    taped = actor_tape(learner.actor, learner.critics, batch, temperature, own, signs, optimizer.exact_tape)
+    given = (batch, temperature, own, signs, optimizer.exact_tape, settings.structure)
+    taped = actor_tape(learner.actor, learner.critics, *given)
     return step_actor(learner, taped, hyper, step, optimizer)
 
 
@@ -249,4 +275,5 @@ def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.A
     def step(learner: Learner, still: Hyperparameters, first: jax.Array) -> tuple[Learner, Sums]:
         return update_actor(learner, batch, still, jnp.exp(learner.log_temperature), noise, first, settings)
 
-    return gather(learner, batch, targets_of(learner, batch, hyper, noise), hyper, settings, step)
+    target = targets_of(learner, batch, hyper, noise, settings.structure)
+    return gather(learner, batch, target, hyper, settings, step)

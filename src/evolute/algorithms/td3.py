@@ -16,6 +16,7 @@ from evolute.algorithms.base import Algorithm, Batch, Sums, no_sums
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
 from evolute.optimizers import Optimizer, Tape
+from evolute.structure import PLAIN, Structure, sizes
 
 
 class Settings(NamedTuple):
@@ -29,6 +30,7 @@ class Settings(NamedTuple):
     critic_optimizer: Optimizer
     policy_delay: int = 1
     critics: int = 2
+    structure: Structure = PLAIN
 
 
 class Learner(NamedTuple):
@@ -54,13 +56,14 @@ def make(settings: Settings) -> Algorithm:
     return Algorithm(
         observations=settings.observations,
         actions=settings.actions,
+        structure=settings.structure,
         noise=settings.actions,
         init=partial(init, settings=settings),
         reset=partial(reset_optimizers, settings=settings),
         strip=without_optimizers,
         networks=networks_of,
         policy=lambda actor: actor,
-        explore=explore,
+        explore=partial(explore, structure=settings.structure),
         learn=partial(learn, settings=settings),
         burn_ins=tuple((count, partial(burn_in, settings=wanted)) for count, wanted in burn_ins(settings)),
     )
@@ -69,8 +72,10 @@ def make(settings: Settings) -> Algorithm:
 def init(rng: np.random.Generator, settings: Settings) -> Learner:
     """Return new networks as host arrays, with targets equal to them, and no optimizer states yet. The generator is consumed."""
     o, a = settings.observations, settings.actions
-    actor = networks.init(rng, [o, *settings.actor_layers, a])
-    critics = tuple(networks.init(rng, [o + a, *settings.critic_layers, 1]) for _ in range(settings.critics))
+    structure = settings.structure
+    actor = networks.init(rng, sizes(o, settings.actor_layers, a, structure), structure)
+    of_critic = sizes(o + a, settings.critic_layers, 1, structure)
+    critics = tuple(networks.init(rng, of_critic, structure) for _ in range(settings.critics))
     return Learner(critics, ((),) * len(critics), actor, (), actor, critics)
 
 
@@ -97,45 +102,48 @@ def networks_of(learner: Learner) -> dict[str, Any]:
     }
 
 
-def act(actor: MLP, obs: jax.Array) -> jax.Array:
+def act(actor: MLP, obs: jax.Array, structure: Structure = PLAIN) -> jax.Array:
     """Return the deterministic action [..., A] in [-1, 1]."""
-    return jnp.tanh(networks.apply(actor, obs))
+    return jnp.tanh(networks.apply(actor, obs, structure))
 
 
-def explore(actor: MLP, obs: jax.Array, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
+def explore(actor: MLP, obs: jax.Array, hyper: Hyperparameters, noise: jax.Array, structure: Structure = PLAIN) -> jax.Array:
     """Return an action [A] for training, with standard normal `noise` [A] scaled and added, clipped to [-1, 1]."""
-    return jnp.clip(act(actor, obs) + hyper.exploration_noise * noise, -1.0, 1.0)
+    return jnp.clip(act(actor, obs, structure) + hyper.exploration_noise * noise, -1.0, 1.0)
 
 
-def targets(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array) -> jax.Array:
+def targets(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.Array, structure: Structure = PLAIN) -> jax.Array:
     """Return the critics' targets [B] (E1), with `noise` [B, A] standard normal.
 
     They bootstrap from the next observation wherever the episode did not terminate: through truncation, too.
     """
     clipped = jnp.clip(hyper.target_noise * noise, -hyper.target_noise_clip, hyper.target_noise_clip)
-    action = jnp.clip(act(learner.target_actor, batch.next_obs) + clipped, -1.0, 1.0)
-    value = reduce(jnp.minimum, [q_values(critic, batch.next_obs, action) for critic in learner.target_critics])
+    action = jnp.clip(act(learner.target_actor, batch.next_obs, structure) + clipped, -1.0, 1.0)
+    values = [q_values(critic, batch.next_obs, action, structure) for critic in learner.target_critics]
+    value = reduce(jnp.minimum, values)
     return batch.reward + hyper.discount * (1.0 - batch.terminated) * value
 
 
-def actor_tape(actor: MLP, critic: MLP, batch: Batch, noise: jax.Array, exact: bool) -> tuple[MLP, Tape, jax.Array]:
+def actor_tape(
+    actor: MLP, critic: MLP, batch: Batch, noise: jax.Array, exact: bool, structure: Structure = PLAIN
+) -> tuple[MLP, Tape, jax.Array]:
     """Return the actor's gradient, its tape and its loss [] (E3, E16).
 
     The loss is -Q of the first critic. The curvature is the natural metric of a deterministic policy, the identity as output
     Hessian in action space (Silver et al. 2014, section 4.3): with `exact` one pull-back per action dimension, otherwise one
     of random signs, whose outer product is the identity on average: the signs of `noise` [B, A], standard normal.
     """
-    z, inputs = networks.forward(actor, batch.obs)
+    z, inputs, pull_back = networks.taped(actor, batch.obs, structure)
     action = jnp.tanh(z)
-    q, critic_inputs = networks.forward(critic, jnp.concatenate([batch.obs, action], axis=-1))
-    slope = -networks.pull_back_to_input(critic, critic_inputs, jnp.ones_like(q))[:, batch.obs.shape[-1] :]
+    q, _, pull_back_q = networks.taped(critic, jnp.concatenate([batch.obs, action], axis=-1), structure)
+    slope = -networks.to_input(critic, pull_back_q(jnp.ones_like(q)))[:, batch.obs.shape[-1] :]
     through_tanh = 1.0 - action**2
-    pulled = networks.pull_back(actor, inputs, slope * through_tanh)
+    pulled = pull_back(slope * through_tanh)
     if exact:
         columns = [jnp.zeros_like(action).at[:, k].set(1.0) for k in range(action.shape[-1])]
     else:
         columns = [jnp.where(noise < 0, -1.0, 1.0).astype(action.dtype)]
-    sensitivities = pulled_back(actor, inputs, [column * through_tanh for column in columns])
+    sensitivities = pulled_back(pull_back, [column * through_tanh for column in columns])
     tape = Tape(inputs, pulled, sensitivities, batch.weight, jnp.ones((), action.dtype))
     return networks.gradients(inputs, pulled, batch.weight), tape, -jnp.vdot(batch.weight, q[:, 0])
 
@@ -156,8 +164,8 @@ def learn(
     Returns:
         The learner after the update and its sums.
     """
-    target = targets(learner, batch, hyper, noise)
-    learner, sums = update_critics(learner, batch, target, hyper, step, settings.critic_optimizer)
+    target = targets(learner, batch, hyper, noise, settings.structure)
+    learner, sums = update_critics(learner, batch, target, hyper, step, settings)
 
     def delayed(_: Any, carry: tuple[dict[str, Any], Sums]) -> tuple[dict[str, Any], Sums]:
         before = learner._replace(**carry[0])
@@ -175,7 +183,7 @@ def update_actor(
 ) -> tuple[Learner, Sums]:
     """Do one optimizer step of the actor; `step` counts the actor's updates, `noise` [B, A] is standard normal."""
     optimizer = settings.actor_optimizer
-    taped = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape)
+    taped = actor_tape(learner.actor, learner.critics[0], batch, noise, optimizer.exact_tape, settings.structure)
     return step_actor(learner, taped, hyper, step, optimizer)
 
 
@@ -193,4 +201,5 @@ def burn_in(learner: Learner, batch: Batch, hyper: Hyperparameters, noise: jax.A
     def step(learner: Learner, still: Hyperparameters, first: jax.Array) -> tuple[Learner, Sums]:
         return update_actor(learner, batch, still, noise, first, settings)
 
-    return gather(learner, batch, targets(learner, batch, hyper, noise), hyper, settings, step)
+    target = targets(learner, batch, hyper, noise, settings.structure)
+    return gather(learner, batch, target, hyper, settings, step)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from evolute.commands.flags import AllowImportFlag, RunArgument, SeedFlag, seconds, whole_number
-from evolute.commands.folders import one_run, run_of
-from evolute.commands.watching import admit
+from evolute.commands.flags import AllowImportFlag, MemberFlag, RunArgument, SeedFlag, member_of, seconds, whole_number
+from evolute.commands.folders import one_run
+from evolute.commands.policies import environment_of, making_for
 from evolute.errors import RunStopped, UserError
 
 
@@ -16,8 +16,7 @@ class Flags:
     """Play deterministic episodes with a run's best policy; only completed ones count (RL Baselines3 Zoo)."""
 
     run: RunArgument = None
-    member: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the best policy of all)")] = None
-    """Member whose latest policy is played instead."""
+    member: MemberFlag = "best"
     steps: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 150000)")] = None
     """Environment steps to play."""
     episodes: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
@@ -31,12 +30,10 @@ class Flags:
 
 def run(flags: Flags) -> None:
     """Play, and print the mean return."""
-    from evolute.environments.gym import Environment
-    from evolute.environments.making import making_of, modules_of
     from evolute.report.live import listening, signs_on_error
     from evolute.report.tables import number
     from evolute.runs.folder import RunFolder
-    from evolute.runs.policies import of_member
+    from evolute.runs.policies import load_policy
     from evolute.training import evaluate
 
     if flags.steps is not None and flags.episodes is not None:
@@ -44,20 +41,9 @@ def run(flags: Flags) -> None:
     steps = whole_number("--steps", flags.steps or "150000", least=1)
     episodes = None if flags.episodes is None else whole_number("--episodes", flags.episodes, least=1)
     seed, time_limit = whole_number("--seed", flags.seed, least=0), seconds("--time-limit", flags.time_limit)
-    member = None if flags.member is None else whole_number("--member", flags.member, least=0)
     folder = RunFolder.open(one_run(flags.run))
-    trained = run_of(folder)
-    # Before the environment is made: it says whether there is one.
-    policy = folder.best_policy() if member is None else None
-    env, making = policy.env if policy else trained.env, making_of(trained)
-    admit(modules_of(env, making.wrap), flags.allow_import or ())
-    environment = Environment(env, time_limit, making)
-    policy = policy or of_member(folder.path, member or 0, environment.facts)
-    if environment.shape != (len(policy.weights[0][0]), len(policy.low)):
-        raise UserError(
-            f"the policy was trained on another {policy.env!r} than the one installed here, with other numbers of "
-            "observations or actions; install the versions that the run's metadata.json names."
-        )
+    policy = load_policy(folder.path, member_of(flags.member))
+    environment = environment_of(policy, making_for(folder, policy, flags.allow_import or ()), time_limit)
     try:
         with listening() as doing, signs_on_error(doing):
             if episodes is not None:

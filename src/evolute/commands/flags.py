@@ -36,6 +36,8 @@ AllowImportFlag = Annotated[
 ]
 WORKERS = "Processes of this machine over which members are dealt, each on its share of the cores; the numbers stay the same."
 WorkersFlag = Annotated[str | None, tyro.conf.arg(metavar="INT", help=WORKERS, help_behavior_hint="(default: 1, this one)")]
+MEMBER = "Whose policy: best, the best policy of all, or a member's number, whose latest policy is taken."
+MemberFlag = Annotated[str, tyro.conf.arg(metavar="{best,INT}", help=MEMBER)]
 QuietFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
 ]
@@ -194,6 +196,11 @@ def whole_number(flag: str, text: str, least: int) -> int:
     if type(value) is not int or value < least:
         raise UserError(f"{flag} is {text}; it must be a whole number, at least {least}, such as {max(least, 10)}.")
     return value
+
+
+def member_of(text: str) -> int | None:
+    """Return the number of the member whose policy is meant, None for the best of all; raises UserError where it is neither."""
+    return None if text == "best" else whole_number("--member", text, least=0)
 
 
 def seconds(flag: str, text: str) -> float:

@@ -80,6 +80,12 @@ class Environment:
         self.facts = self._env.facts
         self.shape, self.low, self.high = self.facts[:3]
 
+    @property
+    def itself(self) -> gymnasium.Env:
+        """Gymnasium's environment, which must live in this process: for what is neither a reset nor a step."""
+        assert isinstance(self._env, _Plain), "it lives in another process"
+        return self._env._env
+
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Start an episode and return its first observation [O]; a seed restarts its randomness, too."""
         interruption.check()

@@ -133,7 +133,7 @@ COLUMNS = (
     _network(
         "actor",
         "dead",
-        "Share of dead units in {} worst hidden layer.",
+        "Share of dead units, whose activation is flat for all transitions looked at, in {} worst hidden layer.",
         lambda e: e.outcome.health.actor_dead,
         NUMBER_OR_NULL,
         "dead",
@@ -142,7 +142,7 @@ COLUMNS = (
     _network(
         "critic",
         "dead",
-        "Share of dead units in {} worst hidden layer.",
+        "Share of dead units, whose activation is flat for all transitions looked at, in {} worst hidden layer.",
         lambda e: e.outcome.health.critic_dead,
         NUMBER_OR_NULL,
         "dead",

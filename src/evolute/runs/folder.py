@@ -227,6 +227,10 @@ class RunFolder:
         """Return the best policy so far."""
         return Policy.load(self.path / BEST_FOLDER)
 
+    def about_best(self) -> dict[str, Any]:
+        """Return where the best policy so far came from; raises UserError where that is damaged."""
+        return self._read_json(f"{BEST_FOLDER}/{DESCRIPTION_FILE}", forms.ABOUT_BEST, limits.DESCRIPTION_BYTES)
+
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         write_whole(self.path / name, (json.dumps(_finite(value), indent=2) + "\n").encode())
 

@@ -112,6 +112,8 @@ FILE = {
 }
 SEGMENT = {**FILE, "rows": WHOLE}
 BEST = {"policy": FILE, "fitness": NUMBER, "slot": SLOT, "kind": NAME, "environment_steps": WHOLE}
+ABOUT_BEST = {"fitness": NUMBER, "member": SLOT, "kind": NAME, "environment_steps": WHOLE}
+EVALUATED = {**ABOUT_BEST, "return_mean": NUMBER, "return_std": NUMBER, "episodes": WHOLE}
 MANIFEST = {
     "format": TEXT,
     "interval": WHOLE,

@@ -15,6 +15,7 @@ from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy, Scaling
 from evolute.runs.checkpoint import Checkpoint, written_by
 from evolute.state import Best, Profile, State
+from evolute.structure import Structure, sizes
 from evolute.training.arrays import like
 from evolute.training.storage import load_arrays
 from evolute.training.worker import Worker
@@ -99,11 +100,12 @@ def _best(run: Path, described: dict[str, Any] | None, state: State) -> Best | N
     if described["kind"] not in state.run.mix:
         raise Damaged(f"its best policy is of the kind {described['kind']!r}")
     facts, arrays = state.facts, load_arrays(run / CHECKPOINT_FOLDER, described["policy"])
-    hidden = state.run.settings_of(described["kind"])["actor_layers"]
-    sizes = [facts.shape.observations, *hidden, facts.shape.actions]
-    template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(sizes)]
-    scaling = [Scaling(*np.zeros((2, sizes[0]), np.float32))] if state.run.normalize_observations else []
+    settings = state.run.settings_of(described["kind"])
+    structure = Structure.of(settings)
+    chain = sizes(facts.shape.observations, settings["actor_layers"], facts.shape.actions, structure)
+    template = [(np.zeros((i, o), np.float32), np.zeros(o, np.float32)) for i, o in itertools.pairwise(chain)]
+    scaling = [Scaling(*np.zeros((2, chain[0]), np.float32))] if state.run.normalize_observations else []
     *weights, last = like([*template, *map(tuple, scaling)], arrays)
     scaled = Scaling(*last) if scaling else None
-    policy = Policy(weights if scaling else [*weights, last], facts.low, facts.high, state.run.env, scaled)
+    policy = Policy(weights if scaling else [*weights, last], facts.low, facts.high, state.run.env, scaled, structure)
     return Best(policy, **{name: described[name] for name in ("fitness", "slot", "kind", "environment_steps")})

@@ -7,9 +7,13 @@ import jax
 import numpy as np
 
 from evolute.algorithms.base import Learner
+from evolute.structure import PLAIN, SLOPES, Structure, hidden_units
 
 # Transitions of the replay, evenly spaced, on which a unit must answer once to count as alive.
 LOOKED_AT = 1_024
+# A unit answers to nothing where its activation's slope is below this for every transition: a rectified unit that is zero, a tanh
+# beyond ±4.15, an elu below -6.9.
+FLAT = 1e-3
 # A hidden layer of which more than this share is dead has mostly died: Adam's critics have about a quarter.
 MOSTLY = 0.75
 
@@ -28,15 +32,15 @@ def not_finite(networks: Mapping[str, Any]) -> list[str]:
     return [name for name, part in networks.items() if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))]
 
 
-def examine(learner: Learner, rows: np.ndarray, observations: int, actions: int) -> Health:
+def examine(learner: Learner, rows: np.ndarray, observations: int, actions: int, structure: Structure = PLAIN) -> Health:
     """Return the health of a member's networks, given as host arrays, on transitions [N, W] as they see them."""
     seen, both = rows[:, :observations], rows[:, : observations + actions]
     critics = [norms(critic) for critic in learner.critics]
     return Health(
         norms(learner.actor),
         [max(pair) for pair in zip(*critics, strict=True)],
-        dead_share(learner.actor, seen),
-        max(dead_share(critic, both) for critic in learner.critics),
+        dead_share(learner.actor, seen, structure),
+        max(dead_share(critic, both, structure) for critic in learner.critics),
     )
 
 
@@ -45,10 +49,7 @@ def norms(mlp: Any) -> list[float]:
     return [float(np.linalg.norm(layer.w)) for layer in mlp]
 
 
-def dead_share(mlp: Any, inputs: np.ndarray) -> float:
-    """Return the share of units that are zero for all inputs [N, i], in the hidden layer that has most of them."""
-    shares, x = [], inputs
-    for layer in mlp[:-1]:
-        x = np.maximum(x @ layer.w + layer.b, 0.0)
-        shares.append(float(np.mean(~x.any(axis=0))))
-    return max(shares) if len(inputs) else float("nan")
+def dead_share(mlp: Any, inputs: np.ndarray, structure: Structure) -> float:
+    """Return the share of units whose slope is flat for all inputs [N, i], in the hidden layer that has most of them."""
+    slopes = [SLOPES[structure.activation](units) for units in hidden_units(mlp, inputs, structure)]
+    return max(float(np.mean((slope < FLAT).all(axis=0))) for slope in slopes) if len(inputs) else float("nan")

@@ -16,6 +16,7 @@ from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Facts, Shape
 from evolute.errors import EnvironmentFault, RunStopped
 from evolute.policy import Policy
+from evolute.structure import Structure
 from evolute.training import evaluate, health, placement, rollout, starting, storage
 from evolute.training.evaluate import Evaluation
 from evolute.training.member import Member
@@ -115,7 +116,8 @@ class Host:
             group.put(lane, parcel.learner, reset_optimizers=reset)
         else:
             run = self.runs[lane // len(self.runs[0].kinds)]
-            group.graft(lane, parcel.learner, stream(run, member.slot, interval, Purpose.GRAFT))
+            theirs = Structure.of(run.settings_of(parcel.kind))
+            group.graft(lane, parcel.learner, theirs, stream(run, member.slot, interval, Purpose.GRAFT))
         member.replay.copy_from(parcel.replay)
         if member.normaliser is not None and parcel.normaliser is not None:
             member.normaliser.copy_from(parcel.normaliser)
@@ -191,7 +193,7 @@ def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape, policy:
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in own]
         learners = [built[kind].init(rng) for rng in rngs]
         if policy is not None:
-            learners = [starting.with_policy(learner, policy, kind, shape.actions) for learner in learners]
+            learners = [starting.with_policy(learner, policy, kind, shape.actions, built[kind].structure) for learner in learners]
         groups.append(Group(own, kind, programs[kind], device, learners, run.steps_per_round))
     return groups
 
@@ -211,13 +213,13 @@ def evaluated(member: Member, group: Group, environment: Environment, seeds: lis
     learner = group.learner(member.lane)
     weights = [(layer.w, layer.b) for layer in group.policy_of(learner)]
     scaling = member.normaliser and member.normaliser.scaling
-    policy = Policy(weights, environment.low, environment.high, environment.id, scaling)
+    policy = Policy(weights, environment.low, environment.high, environment.id, scaling, group.structure)
     member.quarantined = member.quarantined or divergence(health.not_finite(group.networks_of(learner)), sums)
     evaluation = Evaluation([], []) if member.quarantined else played(environment, policy, seeds, member)
     return Outcome(
         sums,
         evaluation,
-        health.examine(learner, member.spaced(health.LOOKED_AT), *member.environment.shape),
+        health.examine(learner, member.spaced(health.LOOKED_AT), *member.environment.shape, structure=group.structure),
         policy,
         member.environment_steps,
         member.gradient_steps,

@@ -23,6 +23,7 @@ from evolute.algorithms.graft import graft
 from evolute.errors import UserError
 from evolute.hyperparameters import Hyperparameters
 from evolute.networks import MLP
+from evolute.structure import Structure
 from evolute.training.packing import Packed, pack, unpack
 from evolute.training.replay import Batch, Sample, batch_of
 
@@ -265,6 +266,11 @@ class Group:
         return [jax.tree.unflatten(structure, row) for row in rows]
 
     @property
+    def structure(self) -> Structure:
+        """How the members' networks compute."""
+        return self._programs.algorithm.structure
+
+    @property
     def noise(self) -> int:
         """How many standard normal numbers an update takes for each transition."""
         return self._programs.algorithm.noise
@@ -298,9 +304,18 @@ class Group:
         """Return a learner's deterministic policy, an MLP of arrays like the learner's."""
         return self._programs.algorithm.policy(learner.actor)
 
-    def graft(self, lane: int, other: Learner, rng: np.random.Generator) -> None:
-        """Replace one member's learner by what is alike in another algorithm's, and by new parts; the generator is consumed."""
-        self.put(lane, graft(self._programs.algorithm.init(rng), other), reset_optimizers=True)
+    def graft(self, lane: int, other: Learner, theirs: Structure, rng: np.random.Generator) -> None:
+        """Replace one member's learner by what is alike in another algorithm's, and by new parts.
+
+        Args:
+            lane: of the member.
+            other: the learner to copy from.
+            theirs: the structure of its networks.
+            rng: which is consumed.
+        """
+        new = self._programs.algorithm.init(rng)
+        # Networks that compute otherwise have nothing in common, whatever their sizes.
+        self.put(lane, graft(new, other) if theirs == self.structure else new, reset_optimizers=True)
 
     def put(self, lane: int, learner: Learner, reset_optimizers: bool) -> None:
         """Replace one member's learner; with `reset_optimizers` its optimizer states start anew."""

@@ -12,6 +12,7 @@ from evolute.errors import UserError
 from evolute.files import BEST_FOLDER
 from evolute.networks import Layer
 from evolute.policy import Policy
+from evolute.structure import PLAIN, Structure
 
 # As how many observations the scaling of a policy counts, which does not say how many it was made of.
 COUNTED_AS = 10_000
@@ -32,7 +33,7 @@ def policy_of(run: Run) -> Policy | None:
     return policy
 
 
-def with_policy(learner: Learner, policy: Policy, kind: str, actions: int) -> Learner:
+def with_policy(learner: Learner, policy: Policy, kind: str, actions: int, structure: Structure = PLAIN) -> Learner:
     """Return a new learner, as host arrays, whose actor is a policy; a standard deviation that it has besides stays as new.
 
     Args:
@@ -40,10 +41,16 @@ def with_policy(learner: Learner, policy: Policy, kind: str, actions: int) -> Le
         policy: to start from.
         kind: of the learner.
         actions: how many numbers an action has, A.
+        structure: of the learner's networks.
 
     Raises:
-        UserError: their sizes differ.
+        UserError: their sizes or structures differ.
     """
+    if policy.structure != structure:
+        raise UserError(
+            f"the actor of init_from is {policy.structure}, and that of members of the kind {kind} is {structure}; set "
+            f"{' and '.join(differing(policy.structure, structure))}, or start from another policy."
+        )
     own = learner.actor
     theirs = (len(policy.weights[0][0]), *(len(b) for _, b in policy.weights))
     mine = (*(layer.w.shape[0] for layer in own), actions)
@@ -62,6 +69,12 @@ def with_policy(learner: Learner, policy: Policy, kind: str, actions: int) -> Le
     if hasattr(learner, "target_actor"):
         changed["target_actor"] = given
     return learner._replace(**changed)
+
+
+def differing(wanted: Structure, own: Structure) -> list[str]:
+    """Return the settings, with their values, that make one structure another."""
+    pairs = zip(wanted._asdict().items(), own, strict=True)
+    return [f"{name} to {str(value).lower()}" for (name, value), old in pairs if value != old]
 
 
 def begin(normaliser: Normaliser, policy: Policy) -> None:

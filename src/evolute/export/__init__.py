@@ -1,0 +1,1 @@
+"""Policies and replay in the forms of other libraries."""

@@ -342,7 +342,7 @@ def test_a_dead_unit_has_no_slope_for_any_input():
 # ------------------------------------------------------------------------------------------------- runs, and what is refused
 
 
-TINY = {"steps": 90, "interval": 45, "learning_starts": 20, "episodes": 1, "final_episodes": 1, "batch_size": 16}
+TINY = {"steps": 90, "interval": 45, "learning_starts": 20, "episodes": 1, "final_episodes": 1, "batch_size": 32}
 TINY |= {"actor_layers": (6,), "critic_layers": (6,)}
 
 

@@ -46,11 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Files that take longest come first: each is one worker's, and at the end it would keep the others waiting.
 LONGEST = (
-    "faults",
-    "engine",
     "workers",
-    "placement",
+    "faults",
+    "endings",
     "resume",
+    "engine",
+    "placement",
     "algorithms_contract",
     "mixed_algorithms",
     "td3",

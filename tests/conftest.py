@@ -2,18 +2,28 @@
 
 import os
 import signal
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # As in a run: LAPACK's threads would wait for each other, and a fit of PB2 takes ten times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Most of the suite's time is compilation: LLVM's optimisations of tiny programs gain nothing. `make test-slow` has them.
+# Most of the suite's time is compilation of tiny programs: LLVM's optimisations gain nothing there, and XLA's older way to emit
+# a fusion's code takes a quarter of the time. `make test-slow` compiles as a run does.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
+# In the environment, for the processes that tests start, too; and a command in this process keeps to it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import jax
 import pytest
 from hypothesis import settings
+
+import shared_programs
+from shared_programs import own_programs as own_programs
 
 # Examples differ from run to run elsewhere; here a failure must be seen again by whoever looks at it.
 settings.register_profile("evolute", deadline=None, max_examples=50, derandomize=True)
@@ -25,10 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # jax_numpy_rank_promotion stays as it is: a bias is added to a batch by rank promotion in every layer.
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    # One device, whatever comes first: each further one would compile every program for itself. The commands have more.
+    jax.local_devices()
+    shared_programs.share()
     # Parallel workers may read an entry that another one is still writing; JAX then compiles, and says so.
     config.addinivalue_line("filterwarnings", "ignore:.*persistent compilation cache.*:UserWarning")
     # Most tests train for fewer steps than an episode has, in environments of any length.
@@ -37,11 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Files that take longest come first: each is one worker's, and at the end it would keep the others waiting.
 LONGEST = (
-    "faults",
-    "engine",
     "workers",
-    "placement",
+    "faults",
+    "endings",
     "resume",
+    "engine",
+    "placement",
     "algorithms_contract",
     "mixed_algorithms",
     "td3",

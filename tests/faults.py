@@ -20,12 +20,11 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+# One hidden layer: every process traces its programs anew, and K-FAC's is as long as there are layers.
 SMALL = (
     "--actor-layers",
     "16",
-    "16",
     "--critic-layers",
-    "16",
     "16",
     "--batch-size",
     "32",

@@ -17,9 +17,8 @@ TRAIN = ("train", "probe_envs:Limit-v0")
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """An empty current folder; and JAX's cache is the tests', not the user's."""
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "unused"))
 
 
 def refused(capsys, *words) -> str:

@@ -14,6 +14,7 @@ from evolute.training import placement
 from evolute.training.replay import Sample, row_width
 
 OBS, ACT = 17, 6
+pytestmark = pytest.mark.usefixtures("own_programs")
 
 
 def inputs(members, seed=0, rows=32):

@@ -707,7 +707,6 @@ def marker(tmp_path, monkeypatch):
     """A file that hostile code would write; a module `evil` beside the user writes it when it is imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "unused"))
     (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('marker').write_text('executed')\n")
     yield tmp_path / "marker"
     sys.modules.pop("evil", None)

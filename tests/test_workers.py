@@ -31,6 +31,8 @@ SIZES = {
 }
 # Every evolution has an exploit from one worker to the other: members 0 and 2, 1 and 3 are dealt to the same.
 RUN = Run("InvertedPendulum-v4", mix={"adam": 2, "kfac": 2}, steps=150, interval=30, **SIZES)
+# Where many processes start and it does not matter what they train: K-FAC's program takes each of them seconds.
+QUICK = dataclasses.replace(RUN, mix={"adam": 2, "sgd": 2})
 
 
 def silent(_sentence):
@@ -58,14 +60,22 @@ class Killer:
             os.kill(victim.pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The run in one process."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    result = train(RUN, folder, note=silent)
+def trained(run, folder):
+    """Train a run in one process; return its folder."""
+    result = train(run, folder, note=silent)
     crossing = [event for event in result.lineage if event["member"] % 2 != event["parent"] % 2]
     assert crossing
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return trained(RUN, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="module")
+def quick_whole(tmp_path_factory):
+    return trained(QUICK, tmp_path_factory.mktemp("quick_whole") / "run")
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
@@ -104,7 +114,7 @@ def test_members_of_several_algorithms_copy_each_other_over_processes(tmp_path):
 
 
 def test_seeds_side_by_side_are_dealt_together(tmp_path):
-    run = dataclasses.replace(RUN, steps=60)
+    run = dataclasses.replace(QUICK, steps=60)
     train_seeds(run, [3, 4], [tmp_path / "3", tmp_path / "4"], note=silent, workers=3)
     for seed in (3, 4):
         train(dataclasses.replace(run, seed=seed), tmp_path / f"alone{seed}", note=silent)
@@ -117,14 +127,25 @@ def test_a_run_can_be_resumed_with_another_number_of_processes(tmp_path, whole):
     assert differences(tmp_path / "run", whole) == []
 
 
+# The very first step, the end of an interval and of the run, both workers, and long after a checkpoint.
 @pytest.mark.parametrize(
-    ("steps", "every"), [((1,), 1), ((30,), 1), ((45,), 1), ((75, 76), 1), ((150,), 1), ((100,), 2), ((60, 120), 3)]
+    ("run", "steps", "every"),
+    [
+        (QUICK, (1,), 1),
+        pytest.param(QUICK, (30,), 1, marks=pytest.mark.slow),
+        (RUN, (45,), 1),
+        (QUICK, (75, 76), 1),
+        (QUICK, (150,), 1),
+        pytest.param(QUICK, (100,), 2, marks=pytest.mark.slow),
+        (QUICK, (60, 120), 3),
+    ],
+    ids=lambda value: {id(RUN): "kfac", id(QUICK): "quick"}.get(id(value)),
 )
-def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path, whole, monkeypatch, steps, every):
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path, request, monkeypatch, run, steps, every):
+    whole = request.getfixturevalue("whole" if run is RUN else "quick_whole")
     monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
     notes, killer = [], Killer(*steps)
-    run = dataclasses.replace(RUN, checkpoint_every=every)
-    train(run, tmp_path / "run", killer, notes.append, workers=2)
+    train(dataclasses.replace(run, checkpoint_every=every), tmp_path / "run", killer, notes.append, workers=2)
     assert len(killer.pids) == len(steps)
     assert [note for note in notes if "was ended by signal 9; a new one goes on from the last checkpoint" in note]
     found = differences(tmp_path / "run", whole)
@@ -132,7 +153,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path, whole
     assert workers() == []
 
 
-def test_what_kills_every_worker_stops_the_run_which_can_be_resumed(tmp_path, whole):
+def test_what_kills_every_worker_stops_the_run_which_can_be_resumed(tmp_path, quick_whole):
     def observe(progress):
         if progress.steps > 60:
             for worker in workers():
@@ -141,20 +162,20 @@ def test_what_kills_every_worker_stops_the_run_which_can_be_resumed(tmp_path, wh
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "PROGRESS_PERIOD", 0.001)
         with pytest.raises(RunStopped, match=r"the worker process with members \d, \d was ended by signal 9, 4 times since the"):
-            train(RUN, tmp_path / "run", observe, silent, workers=2)
+            train(QUICK, tmp_path / "run", observe, silent, workers=2)
     assert workers() == []
     resume(tmp_path / "run", note=silent, workers=2)
-    assert differences(tmp_path / "run", whole) == []
+    assert differences(tmp_path / "run", quick_whole) == []
 
 
 def test_without_a_folder_a_lost_worker_ends_the_run(monkeypatch):
     monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
     with pytest.raises(RunStopped, match="the run is not checkpointed; give it a folder"):
-        train(RUN, observer=Killer(40), note=silent, workers=2)
+        train(QUICK, observer=Killer(40), note=silent, workers=2)
     assert workers() == []
 
 
-def test_what_is_remembered_for_a_lost_worker_holds_no_replay(tmp_path, whole):
+def test_what_is_remembered_for_a_lost_worker_holds_no_replay(tmp_path, quick_whole):
     """Replay is on disk before an evolution; copies of it in memory would add up until the next checkpoint."""
 
     def buffers():
@@ -166,12 +187,12 @@ def test_what_is_remembered_for_a_lost_worker_holds_no_replay(tmp_path, whole):
     def observe(progress):
         seen.append(sum(id(buffer) not in before for buffer in buffers()))
 
-    result = train(dataclasses.replace(RUN, checkpoint_every=5), tmp_path / "run", observe, silent, workers=2)
+    result = train(dataclasses.replace(QUICK, checkpoint_every=5), tmp_path / "run", observe, silent, workers=2)
     assert len(result.lineage) > 4
     assert max(seen) == 0
 
 
-def test_a_damaged_checkpoint_brings_no_worker_back(tmp_path, whole, monkeypatch):
+def test_a_damaged_checkpoint_brings_no_worker_back(tmp_path, quick_whole, monkeypatch):
     """A flipped bit in a weight is a sound file; only its hash tells."""
     spoilt = []
 
@@ -186,17 +207,17 @@ def test_a_damaged_checkpoint_brings_no_worker_back(tmp_path, whole, monkeypatch
 
     monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
     with pytest.raises(RunStopped, match=r"checkpoint is damaged: 000002-000\.safetensors does not match its checksum"):
-        train(RUN, tmp_path / "run", observe, silent, workers=2)
+        train(QUICK, tmp_path / "run", observe, silent, workers=2)
     assert workers() == []
     [(path, data)] = spoilt
     path.write_bytes(data)
     resume(tmp_path / "run", note=silent, workers=2)
-    assert differences(tmp_path / "run", whole) == []
+    assert differences(tmp_path / "run", quick_whole) == []
 
 
 def test_an_answer_that_is_cut_short_is_asked_for_again(tmp_path):
     run = dataclasses.replace(
-        RUN, env="probe_envs:Wide-v0", steps=2_000, interval=1_000, learning_starts=1_500, buffer_size=2_000
+        QUICK, env="probe_envs:Wide-v0", steps=2_000, interval=1_000, learning_starts=1_500, buffer_size=2_000
     )
     notes = []
     crew = processes.start([run], 2, notes.append, [tmp_path])
@@ -245,17 +266,17 @@ class Stop(Exception):
     """What an observer raises."""
 
 
-def test_what_an_observer_raises_ends_the_workers_in_the_middle_of_their_work(tmp_path, whole, monkeypatch):
+def test_what_an_observer_raises_ends_the_workers_in_the_middle_of_their_work(tmp_path, quick_whole, monkeypatch):
     def observe(progress):
         if progress.steps > 60:
             raise Stop
 
     monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
     with pytest.raises(Stop):
-        train(RUN, tmp_path / "run", observe, silent, workers=2)
+        train(QUICK, tmp_path / "run", observe, silent, workers=2)
     assert workers() == []
     resume(tmp_path / "run", note=silent)
-    assert differences(tmp_path / "run", whole) == []
+    assert differences(tmp_path / "run", quick_whole) == []
 
 
 @pytest.mark.parametrize(
@@ -267,7 +288,7 @@ def test_what_an_observer_raises_ends_the_workers_in_the_middle_of_their_work(tm
     ],
 )
 def test_what_goes_wrong_in_a_worker_is_said_as_in_one_process(env, on_faults, said):
-    run = dataclasses.replace(RUN, env=env, max_faults=1, on_faults=on_faults)
+    run = dataclasses.replace(QUICK, env=env, max_faults=1, on_faults=on_faults)
     for count in (1, 2):
         with pytest.raises((UserError, RunStopped)) as stop:
             train(run, note=silent, workers=count)

@@ -18,6 +18,7 @@ COMMANDS = {
     "video": ("RUN", "record episodes of a policy, without a display"),
     "play": ("RUN", "play episodes of a policy in a window"),
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
+    "compare": ("RUN ...", "print tables of several runs, with the doubt that few repetitions leave"),
     "reproduce": ("NAME", "train an experiment of many runs, and make its tables and figures"),
     "report": ("RUN", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
     "watch": ("RUN", "serve that page on this machine while the run goes on"),

@@ -12,8 +12,9 @@ from evolute import limits, toml
 from evolute.config import Run
 from evolute.errors import UserError
 from evolute.files import make_folder, read_at_most, write_whole
+from evolute.report import ancestry
 from evolute.runs import changes, forms
-from evolute.runs.folder import CONFIG_FILE, RunFolder
+from evolute.runs.folder import RunFolder
 
 FORMAT = 1
 # Significant digits of a record's numbers.
@@ -43,7 +44,7 @@ def of_run(folder: RunFolder, processor_seconds: Mapping[int, float] | None = No
     Raises:
         UserError: no interval has ended, or a file is damaged.
     """
-    run = Run(**toml.read(folder.path / CONFIG_FILE))
+    run = folder.run()
     metrics, events = folder.metrics(), folder.events()
     if not metrics:
         raise UserError(f"no interval of the run in {str(folder.path)!r} has ended yet; wait for its end.")
@@ -79,7 +80,7 @@ def of_run(folder: RunFolder, processor_seconds: Mapping[int, float] | None = No
         "kinds": kinds,
         "seconds": seconds,
         "winner": {"member": best["member"], "kind": best["kind"], "fitness": best["fitness"]},
-        "ancestors": [] if best["member"] is None else ancestors(exploits, best["member"], run.kinds, sorted(intervals)),
+        "ancestors": [] if best["member"] is None else ancestors(exploits, best["member"], run.kinds, last),
         "exploits": len(exploits),
         "across": sum(event["member_kind"] != event["parent_kind"] for event in exploits),
         "quarantines": sum(event["event"] == "quarantine" for event in events),
@@ -93,22 +94,17 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(sound, key=lambda row: (row["fitness"], -row["member"]), default={"member": None, "kind": None, "fitness": None})
 
 
-def ancestors(exploits: Iterable[Mapping[str, Any]], member: int, kinds: Sequence[str], intervals: Sequence[int]) -> list[str]:
+def ancestors(exploits: Iterable[Mapping[str, Any]], member: int, kinds: Sequence[str], count: int) -> list[str]:
     """Return the kind that a member's networks were trained by in each interval, by way of those that it was copied from.
 
     Args:
         exploits: of the run, as events; one of interval n came at its end.
         member: slot, after the last interval.
         kinds: of the slots.
-        intervals: numbers of the run's intervals.
+        count: of the run's intervals.
     """
-    copied: dict[tuple[int, int], int] = {(event["interval"], event["member"]): event["parent"] for event in exploits}
-    line = []
-    for interval in reversed(intervals):
-        # Who was copied at this interval's end had trained in it; the last interval's end has no evolution.
-        member = copied.get((interval, member), member)
-        line.append(kinds[member])
-    return line[::-1]
+    parents = ancestry.copies((event["interval"] - 1, event["member"], event["parent"]) for event in exploits)
+    return [kinds[slot] for slot in ancestry.slots_of(ancestry.line(member, count - 1, parents))]
 
 
 def record_path(out: Path, run: Run, evaluation_steps: int) -> Path:

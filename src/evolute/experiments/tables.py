@@ -36,10 +36,7 @@ def returns(evidence: Evidence) -> Table:
             pairs = [published[env].get(arm) for arm in arms]
             rows.append([env, "published", *("-" if pair is None else f"{pair[0]:.0f} ± {pair[1]:.0f}" for pair in pairs)])
     arms = list(next(iter(evidence.found.values())))
-    notes = [
-        f"Mean ± standard deviation over runs (their number) of the return of the run's last best member over "
-        f"{experiment.evaluation_steps:,} environment steps on seeds that no member was chosen by."
-    ]
+    notes = [f"Mean ± standard deviation over runs (their number) of {evidence.measured}."]
     return Table("returns", "Return at the end of training", notes, ["environment", "", *arms], rows)
 
 
@@ -62,7 +59,7 @@ def compared(evidence: Evidence) -> Table:
         rows.append([env, arm, str(len(ours)), *means, between(better, "{:.2f}"), p(p_values[key]), p(corrected[key])])
     notes = [
         "Interquartile means with 95% bootstrap intervals; probability that a run beats one of the reference, with the same.",
-        f"p: Mann-Whitney. {len(p_values)} comparisons are made here, so the last column corrects for their number (Holm).",
+        f"p: Mann-Whitney. Comparisons made here: {len(p_values)}; the last column corrects for their number (Holm).",
     ]
     columns = [
         "environment",

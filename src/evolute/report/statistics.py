@@ -157,7 +157,10 @@ def later(x: Waits, y: Waits) -> float:
     """Return how probable such a difference is between waits that are alike: p of the log-rank test, two-sided."""
     if len(x.times) < 2 or len(y.times) < 2 or not (x.succeeded.any() or y.succeeded.any()):
         return math.nan
-    return float(stats.logrank(x.censored, y.censored).pvalue)
+    with np.errstate(invalid="ignore"):
+        p = float(stats.logrank(x.censored, y.censored).pvalue)
+    # Where all succeed at one time nothing could differ.
+    return 1.0 if math.isnan(p) else p
 
 
 def _interval(value: float, found: np.ndarray) -> Interval:

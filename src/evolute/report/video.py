@@ -113,8 +113,9 @@ def write(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
     import imageio_ffmpeg
 
     height, width = first.shape[:2]
-    # A side of H.264 has an even number of pixels.
-    made = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, macro_block_size=2, ffmpeg_log_level="error")
+    # A side of H.264 has an even number of pixels. ffmpeg takes any rate, whatever its wrapper declares.
+    rate: Any = fps
+    made = imageio_ffmpeg.write_frames(str(path), (width, height), fps=rate, macro_block_size=2, ffmpeg_log_level="error")
     count = 0
     with contextlib.closing(made):
         made.send(None)

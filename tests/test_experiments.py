@@ -1,0 +1,376 @@
+"""Experiments as data: what their files say, which runs they are, and what is kept of them."""
+
+import dataclasses
+import json
+import tomllib
+
+import numpy as np
+import pytest
+
+from evolute import Run, overlay
+from evolute.commands import cli
+from evolute.experiments import evidence, figures, grid, page, records, tables
+from evolute.experiments.grid import Experiment
+from evolute.runs.folder import RunFolder
+
+# A grid of one's own: tiny members on the quickest task.
+OWN = """
+title = "Mine"
+envs = ["InvertedPendulum-v4"]
+seeds = 2
+reference = "adam"
+evaluation_steps = 60
+success = { InvertedPendulum-v4 = 5.0 }
+tables = ["returns", "compared", "success", "ancestors", "seconds"]
+figures = ["curves", "seconds", "updates", "survival", "profiles"]
+
+[settings]
+steps = 90
+interval = 30
+learning_starts = 20
+actor_layers = [8]
+critic_layers = [8]
+batch_size = 16
+buffer_size = 100
+episodes = 1
+final_episodes = 1
+truncation = 0.5
+
+[arms.adam]
+mix = { adam = 2 }
+[arms.mixed]
+mix = { adam = 1, sgd = 1 }
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN)
+    return path
+
+
+def reproduce(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["reproduce", *map(str, words)])
+    captured = capsys.readouterr()
+    return end.value.code, captured.out, captured.err
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("scale", ["full", "small", "smoke"])
+@pytest.mark.parametrize("name", grid.names())
+def test_every_experiment_is_of_valid_runs(name, scale):
+    experiment = grid.load(name, scale)
+    cells = grid.cells(experiment, seeds=1)
+    assert len(cells) == len(experiment.envs) * len(experiment.arms)
+    assert len({records.name(cell.run, cell.evaluation_steps) for cell in cells}) == len(cells)
+    # The page lists every setting that a scale changes.
+    changed = page.reductions(name, scale)
+    assert (changed == {}) == (scale == "full")
+    for arm in grid.published(experiment.published).values() if experiment.published else ():
+        assert set(experiment.arms) <= set(arm)
+
+
+def test_full_is_the_papers_protocol():
+    for name in (
+        "single-agents",
+        "mixes-kfac",
+        "mixes-diag-ggn",
+        "population-sizes",
+        "step-adjusted-kfac",
+        "step-adjusted-diag-ggn",
+    ):
+        experiment = grid.load(name)
+        assert experiment.envs == ("Ant-v4", "HalfCheetah-v4", "Hopper-v4", "Swimmer-v4", "Walker2d-v4")
+        assert (experiment.evaluation_steps, experiment.seeds) == (150_000, 10 if name == "single-agents" else 5)
+        for cell in grid.cells(experiment, seeds=1):
+            preset = Run(cell.env, mix=cell.run.mix)
+            assert set(overlay.difference(vars(cell.run), vars(preset))) <= {"steps_per_interval"}
+            assert (cell.run.steps, cell.run.interval, cell.run.truncation, cell.run.factors) == (
+                1_000_000,
+                10_000,
+                0.2,
+                (0.8, 1.2),
+            )
+    mixes = [list(cell.run.mix.items()) for cell in grid.cells(grid.load("mixes-kfac"), ["Ant-v4"], seeds=1)]
+    assert mixes == [
+        [("adam", 8)],
+        [("adam", 6), ("kfac", 2)],
+        [("adam", 4), ("kfac", 4)],
+        [("adam", 2), ("kfac", 6)],
+        [("kfac", 8)],
+    ]
+    adjusted = [cell.run.steps_per_interval for cell in grid.cells(grid.load("step-adjusted-kfac"), ["Ant-v4"], seeds=1)]
+    assert adjusted == [{}, *[{"kfac": 3_000}] * 4]
+
+
+def test_published_numbers_are_those_of_the_paper():
+    # Two of the text's own figures.
+    assert grid.published("table4_adam_kfac")["Swimmer-v4"] == {
+        "8-0": (229, 159),
+        "6-2": (361, 2),
+        "4-4": (361, 1),
+        "2-6": (359, 2),
+        "0-8": (350, 13),
+    }
+    assert grid.published("table2_single_agent")["HalfCheetah-v4"]["kfac"] == (8696, 1081)
+    assert grid.published("no such table") == {}
+
+
+def test_equal_cells_of_different_experiments_are_one():
+    ours, theirs = (
+        {records.name(cell.run, cell.evaluation_steps) for cell in grid.cells(grid.load(name, "small"))}
+        for name in ("mixes-kfac", "improvements-kfac")
+    )
+    assert ours < theirs
+
+
+def test_a_member_of_another_name_alone_is_adam():
+    """The controls rest on it: AdamW without decay of weights takes Adam's steps."""
+    import jax
+    import jax.numpy as jnp
+
+    from evolute import optimizers
+    from evolute.optimizers.base import Rates
+
+    run = grid.cells(grid.load("control-drift"), ["Hopper-v4"], ["6-2 by name"], 1)[0].run
+    assert run.optimizers_of("adamw")["actor"][1]["learning_rate"] == run.optimizers_of("adam")["actor"][1]["learning_rate"]
+    rng = np.random.default_rng(0)
+    start = [(jnp.asarray(rng.normal(size=(3, 2)), jnp.float32), jnp.asarray(rng.normal(size=2), jnp.float32))]
+    gradients = [jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), start) for _ in range(5)]
+    ends = []
+    for kind in ("adam", "adamw"):
+        name, table = run.optimizers_of(kind)["actor"]
+        optimizer = optimizers.build(name, table)
+        networks, state = start, optimizer.init(start)
+        for step, gradient in enumerate(gradients):
+            rates = Rates(jnp.float32(1e-3), jnp.float32(0.0))
+            networks, state, _ = optimizer.update(gradient, state, networks, rates, None, jnp.int32(step))
+        ends.append(networks)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), *ends))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("title = ", "titel = "), "unknown key 'titel'"),
+        (('envs = ["InvertedPendulum-v4"]', ""), "has no envs; give one, such as envs = ['Hopper-v4']"),
+        (("seeds = 2", "seeds = 0"), "seeds is 0; it must be a positive number of seeds"),
+        (("seeds = 2", "seeds = 'two'"), "seeds is 'two'; it must be a whole number"),
+        (('reference = "adam"', 'reference = "eve"'), "has the reference 'eve', which is no arm; choose from adam, mixed"),
+        (('tables = ["returns"', 'tables = ["retruns"'), "tables is retruns compared success ancestors seconds"),
+        (("interval = 30", "intervall = 30"), "unknown setting 'intervall' (did you mean 'interval'?)"),
+        (("mix = { adam = 2 }", "mix = { adma = 2 }"), "the arm 'adam' on InvertedPendulum-v4: "),
+        (("[settings]", "include = ['nothing']\n[settings]"), "there is no experiment 'nothing'"),
+        (("[arms.adam]", "[[arms.adam]]"), "has no arms; give a table for each"),
+        (("[arms.adam]", "[arms.adam"), "is not valid TOML"),
+        (("[arms.adam]", "[grid]\nseed = 3\n[arms.adam]"), "has a grid that is no table of lists"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path, own, capsys, change, said):
+    own.write_text(OWN.replace(*change))
+    code, out, err = reproduce(capsys, own, "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no experiment is named; choose from control-"),
+        (("nothing",), "there is no experiment 'nothing'; choose from "),
+        (("nothing.toml",), "the experiment 'nothing.toml' does not exist; check the path"),
+        (("swimmer", "--scale", "smal"), "there is no scale 'smal' (did you mean 'small'?); choose from full, small, smoke"),
+        (("swimmer", "--env", "Hopper-v4"), "there is no environment 'Hopper-v4' in the experiment; choose from Swimmer-v4"),
+        (("swimmer", "--arms", "8"), "there is no arm '8' in the experiment"),
+        (("swimmer", "--seeds", "0"), "--seeds is 0; it must be a whole number, at least 1"),
+        (("swimmer", "--jobs", "none"), "--jobs is none"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = reproduce(capsys, *words)
+    assert code == 2
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_names_a_module_needs_leave(tmp_path, own, capsys):
+    own.write_text(OWN.replace('"InvertedPendulum-v4"', '"probe_envs:Noisy-v0"'))
+    code, _, err = reproduce(capsys, own, "--out", tmp_path / "out")
+    assert code == 2
+    assert "--allow-import probe_envs" in err
+
+
+# -------------------------------------------------------------------------------------------------------------- running
+
+
+def test_what_is_missing_is_trained_what_is_there_is_not(tmp_path, own, capsys):
+    out = tmp_path / "out"
+    code, said, err = reproduce(capsys, own, "--out", out, "--jobs", "2", "--seeds", "1")
+    assert code == 0, err
+    assert "Mine: 2 of 2 runs" in said
+    first = {path.name: path.read_bytes() for path in (out / "records").iterdir()}
+    assert len(first) == 2
+    for path in (out / "runs").iterdir():
+        if path.is_dir():
+            assert RunFolder.open(path).has_ended
+            assert not (path / "replay").exists()
+            assert not (path / "checkpoints").exists()
+    code, said, err = reproduce(capsys, own, "--out", out, "--jobs", "2", "--keep")
+    assert code == 0, err
+    assert "Mine: 4 of 4 runs" in said
+    assert {name: (out / "records" / name).read_bytes() for name in first} == first
+    text = (out / "mine" / "README.md").read_text()
+    assert "4 of 4 runs have ended" in text
+    for name in tomllib.loads(OWN)["tables"]:
+        assert (out / "mine" / f"{name}.csv").read_text().startswith("environment,")
+        assert (out / "mine" / f"{name}.tex").read_text().startswith(r"\begin{tabular}")
+    pytest.importorskip("matplotlib")
+    for name in tomllib.loads(OWN)["figures"]:
+        assert f"]({name}.png)" in text
+        assert (out / "mine" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    # What was made of it is in the records alone: an install without the runs makes the same page.
+    again = tmp_path / "again"
+    (again / "records").mkdir(parents=True)
+    for path in (out / "records").iterdir():
+        (again / "records" / path.name).write_bytes(path.read_bytes())
+    assert reproduce(capsys, own, "--out", again, "--tables")[0] == 0
+    assert (again / "mine" / "README.md").read_text() == text.replace(str(out), str(again)).replace(" --jobs 2", "")
+
+
+def test_a_record_says_what_the_run_folder_says(tmp_path, own, capsys):
+    out = tmp_path / "out"
+    assert reproduce(capsys, own, "--out", out, "--arms", "mixed", "--seeds", "1")[0] == 0
+    [cell] = grid.cells(grid.load(str(own)), arms=["mixed"], seeds=1)
+    record = records.read_all(out)[records.name(cell.run, 60)]
+    [path] = [path for path in (out / "runs").iterdir() if path.is_dir()]
+    folder = RunFolder.open(path)
+    rows = folder.metrics()
+    best = [max(row["fitness"] for row in rows if row["interval"] == n) for n in (1, 2, 3)]
+    assert record["curve"]["steps"] == [30, 60, 90]
+    assert record["curve"]["best"] == pytest.approx(best, rel=1e-5)
+    assert record["curve"]["gradient_steps"] == [20, 80, 140]
+    assert sorted(record["curve"]["processor_seconds"]) == record["curve"]["processor_seconds"]
+    last = [row for row in rows if row["interval"] == 3]
+    assert record["winner"]["fitness"] == pytest.approx(max(row["fitness"] for row in last), rel=1e-5)
+    assert len(record["ancestors"]) == 3
+    assert record["final"]["episodes"] > 0
+    # Of this version's settings it is this run, and of a changed one it is none.
+    assert records.name(dataclasses.replace(cell.run, tau=0.01), 60) not in records.read_all(out)
+
+
+def test_ancestors_follow_the_copies_backwards():
+    exploits = [
+        {"interval": 1, "member": 0, "parent": 2},
+        {"interval": 2, "member": 1, "parent": 0},
+        {"interval": 2, "member": 2, "parent": 3},
+    ]
+    kinds = ["a", "b", "c", "d"]
+    # 1 became a copy of 0 after interval 2, and 0 one of 2 after interval 1.
+    assert records.ancestors(exploits, 1, kinds, 3) == ["c", "a", "b"]
+    assert records.ancestors(exploits, 2, kinds, 3) == ["d", "d", "c"]
+    assert records.ancestors([], 3, kinds, 2) == ["d", "d"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[:-10], "cannot be read"),
+        (lambda text: "[]", "is damaged: it must be a JSON object"),
+        (lambda text: text.replace('"final":{', '"last":{'), "is damaged: 'final' is missing"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, own, capsys, damage, said):
+    made(tmp_path, own)
+    path = sorted((tmp_path / "records").iterdir())[0]
+    path.write_text(damage(path.read_text()))
+    code, _, err = reproduce(capsys, own, "--out", tmp_path, "--tables")
+    assert code == 2
+    assert str(path) in err
+    assert said in err
+    assert "delete it to train its run again" in err
+
+
+# ------------------------------------------------------------------------------------------------------------- evidence
+
+
+def made(out, own, finals=None):
+    """Write records as runs leave them, with made-up returns, and return what they are evidence of."""
+    experiment = grid.load(str(own))
+    for cell in grid.cells(experiment):
+        mean = (finals or {}).get((cell.arm, cell.run.seed), 10.0 * cell.run.seed)
+        record = {
+            "format": records.FORMAT,
+            "settings": records.toml.to_toml(cell.run),
+            "evaluation_steps": cell.evaluation_steps,
+            "curve": {
+                "steps": [30, 60, 90],
+                "best": [0.0, mean / 2, mean],
+                "gradient_steps": [20, 80, 140],
+                "processor_seconds": [1.0, 2.0, 4.0],
+            },
+            "winner": {"member": 0, "kind": "adam", "fitness": mean},
+            "ancestors": ["adam", "adam", cell.run.kinds[-1]],
+            "final": {"mean": mean, "std": 1.0, "episodes": 3},
+        }
+        records.write(out, cell.run, record)
+    return evidence.gather(experiment, out)
+
+
+def test_tables_say_what_the_records_say(tmp_path, own):
+    found = made(tmp_path, own, {("adam", 0): 2.0, ("adam", 1): 4.0, ("mixed", 0): 6.0, ("mixed", 1): 12.0})
+    by_name = {name: tables.MAKERS[name](found) for name in found.experiment.tables}
+    # Deviations of samples: 1.41 and 4.24.
+    assert by_name["returns"].rows == [["InvertedPendulum-v4", "here", "3 ± 1 (2)", "9 ± 4 (2)"]]
+    [compared] = by_name["compared"].rows
+    assert compared[:3] == ["InvertedPendulum-v4", "mixed", "2"]
+    assert compared[5].startswith("1.00 [1.00, 1.00]")
+    # Two of two above two of two: one of three ways, twice.
+    assert compared[6] == "0.333"
+    success = {row[1]: row for row in by_name["success"].rows}
+    assert success["adam"][3].startswith("0% [0%, 66%]")
+    assert success["mixed"][3].startswith("100% [34%, 100%]")
+    assert success["adam"][5] == "more than 90"
+    # Best 3 and 6 after 60 steps, 6 and 12 after 90.
+    assert success["mixed"][5] == "60"
+    shares = {row[2]: row[3:5] for row in by_name["ancestors"].rows}
+    assert shares["sgd"] == ["50%", "33% [33%, 33%]"]
+    assert by_name["seconds"].rows == [["InvertedPendulum-v4", "250.0", "250.0"]]
+
+
+def test_what_was_not_run_is_said(tmp_path, own):
+    found = evidence.gather(grid.load(str(own)), tmp_path)
+    assert (found.asked, found.ended) == (4, 0)
+    assert tables.returns(found).rows == [["InvertedPendulum-v4", "here", "not run", "not run"]]
+    assert [row[3] for row in tables.compared(found).rows] == ["not run"]
+    assert [row[3] for row in tables.success(found).rows] == ["not run", "not run"]
+    assert all(figures.MAKERS[name](found) is None for name in found.experiment.figures)
+
+
+def test_forms_of_a_table_quote_what_they_must():
+    table = tables.Table("name", "Title", ["Note."], ["a|b", "50%"], [["x, y", "1 ± 2"], ['"', "a_b & c"]])
+    assert "| a\\|b | 50% |" in tables.markdown(table)
+    assert tables.csv(table) == 'a|b,50%\n"x, y",1 ± 2\n"""",a_b & c\n'
+    assert r"a\_b \& c" in tables.latex(table)
+    assert r"1 $\pm$ 2" in tables.latex(table)
+
+
+def test_improvements_are_over_the_means():
+    assert tables.percent(110.0, 100.0) == "+10%"
+    assert tables.percent(-90.0, -100.0) == "+10%"
+    assert tables.percent(1.0, None) == "not run"
+
+
+def test_a_grid_is_every_combination(tmp_path, own):
+    own.write_text(OWN.replace("[arms.adam]", '[grid]\n"optimizers.sgd.learning_rate" = [0.1, 0.01]\ntau = [0.5]\n[arms.adam]'))
+    experiment = grid.load(str(own))
+    assert list(experiment.arms) == ["adam", "mixed", "0.1 0.5", "0.01 0.5"]
+    assert experiment.arms["0.01 0.5"] == {"optimizers": {"sgd": {"learning_rate": 0.01}}, "tau": 0.5}
+    assert isinstance(experiment, Experiment)
+    assert json.dumps(experiment.grid)

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import signal
 import tomllib
 
 import numpy as np
 import pytest
 
-from evolute import Run, overlay
+from evolute import Run, overlay, train
 from evolute.commands import cli
 from evolute.experiments import evidence, figures, grid, page, records, tables
 from evolute.experiments.grid import Experiment
 from evolute.runs.folder import RunFolder
+from faults import evolute, finish, start, wait_until, workers_of
 
 # A grid of one's own: tiny members on the quickest task.
 OWN = """
@@ -374,3 +378,82 @@ def test_a_grid_is_every_combination(tmp_path, own):
     assert experiment.arms["0.01 0.5"] == {"optimizers": {"sgd": {"learning_rate": 0.01}}, "tau": 0.5}
     assert isinstance(experiment, Experiment)
     assert json.dumps(experiment.grid)
+
+
+# --------------------------------------------------------------------------------------------------------- interruptions
+
+
+def trained(record):
+    """What a record says of training: all but the time that it took."""
+    curve = {name: values for name, values in record["curve"].items() if name != "processor_seconds"}
+    return {**record, "curve": curve, "seconds": None}
+
+
+def one_run(own, steps=300):
+    own.write_text(OWN.replace("steps = 90", f"steps = {steps}"))
+    return ["reproduce", own, "--arms", "mixed", "--seeds", "1", "--jobs", "1"]
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "a lost process"])
+def test_what_was_interrupted_goes_on_from_its_last_checkpoint(tmp_path, own, how):
+    words = one_run(own)
+    code, _, err = evolute(tmp_path, *words, "--out", "whole")
+    assert code == 0, err
+    process = start(tmp_path, *words, "--out", "cut")
+    wait_until(lambda: list((tmp_path / "cut" / "runs").glob("*/checkpoints/00000[2-9].json")))
+    if how == "SIGINT":
+        process.send_signal(signal.SIGINT)
+        code, out, err = finish(process)
+        assert code == 130
+        assert "stopped. The same command goes on from the last checkpoints." in err
+        assert not (tmp_path / "cut" / "records").exists()
+        code, out, err = evolute(tmp_path, *words, "--out", "cut")
+    else:
+        [cell] = workers_of(process)
+        os.kill(cell, signal.SIGKILL)
+        code, out, err = finish(process)
+        assert "its process was ended by signal 9; a new one goes on from the last checkpoint" in out
+    assert code == 0, err
+    whole, cut = (list(records.read_all(tmp_path / name).values()) for name in ("whole", "cut"))
+    assert [trained(record) for record in cut] == [trained(record) for record in whole]
+
+
+def test_a_run_that_fails_is_named_and_tried_again(tmp_path, own, capsys):
+    """A run folder that another version has begun."""
+    words = one_run(own, 90)[1:]
+    out = tmp_path / "out"
+    [cell] = grid.cells(grid.load(str(own)), arms=["mixed"], seeds=1)
+    folder = out / "runs" / records.name(cell.run, 60)
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("nonsense")
+    code, said, err = reproduce(capsys, *words, "--out", out)
+    assert code == 3
+    assert "InvertedPendulum-v4 mixed seed 0: " in said
+    assert "1 of 1 runs failed (see above); the same command tries them again" in err
+    (folder / "config.toml").unlink()
+    shutil.rmtree(folder)
+    assert reproduce(capsys, *words, "--out", out)[0] == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- comparing
+
+
+def test_any_runs_are_compared(tmp_path, own, capsys):
+    for name, settings in (("one", {}), ("two", {"seed": 1}), ("three", {"tau": 0.01}), ("four", {"tau": 0.01, "seed": 1})):
+        [cell, *_] = grid.cells(grid.load(str(own)), arms=["mixed"], seeds=1)
+        train(dataclasses.replace(cell.run, **settings), tmp_path / name, note=lambda sentence: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["compare", *(str(tmp_path / name) for name in ("one", "two", "three", "four")), "--out", str(tmp_path / "out")])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "adam=1 sgd=1 tau=0.01" in out
+    finals = [RunFolder.open(tmp_path / name).result()["best"]["return_mean"] for name in ("one", "two")]
+    assert f"{np.mean(finals):.0f} ± {np.std(finals, ddof=1):.0f} (2)" in out
+    assert (tmp_path / "out" / "returns.csv").is_file()
+
+
+def test_runs_that_have_not_ended_cannot_be_compared(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["compare", str(tmp_path)])
+    assert end.value.code == 2
+    assert "holds no run" in capsys.readouterr().err

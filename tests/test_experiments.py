@@ -12,7 +12,7 @@ import pytest
 
 from evolute import Run, overlay, train
 from evolute.commands import cli
-from evolute.experiments import evidence, figures, grid, page, records, tables
+from evolute.experiments import costs, evidence, figures, grid, page, records, tables
 from evolute.experiments.grid import Experiment
 from evolute.runs.folder import RunFolder
 from faults import evolute, finish, start, wait_until, workers_of
@@ -457,3 +457,38 @@ def test_runs_that_have_not_ended_cannot_be_compared(tmp_path, capsys):
         cli.main(["compare", str(tmp_path)])
     assert end.value.code == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------------------- costs
+
+
+def test_what_a_run_takes_is_measured_and_nothing_is_trained(tmp_path, own, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = reproduce(capsys, own, "--dry-run", "--arms", "adam", "--jobs", "2")
+    assert code == 0, err
+    assert "measuring adam on InvertedPendulum-v4" in err
+    assert out.count("InvertedPendulum-v4 adam seed ") == 2
+    assert "2 of 2 runs are missing" in out
+    sizes = ["--steps", "5000", "--learning-starts", "100", "--actor-layers", "8", "--critic-layers", "8"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "InvertedPendulum-v4", *sizes, "--dry-run"])
+    assert end.value.code == 0
+    assert "of memory" in (said := capsys.readouterr().out)
+    assert "on 1 core, and a minute of compilation" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+def test_costs_add_up(own):
+    [cell, *_] = grid.cells(grid.load(str(own)), arms=["mixed"], seeds=1)
+    kinds = {kind: costs.alone(cell.run, kind) for kind in cell.run.mix}
+    # It is the same member, for a moment.
+    for kind, run in kinds.items():
+        assert run.settings_of(kind) == cell.run.settings_of(kind)
+        assert run.optimizers_of(kind) == cell.run.optimizers_of(kind)
+    found = {repr(kinds["adam"]): costs.Cost(1.0, 0.01), repr(kinds["sgd"]): costs.Cost(0.5, 0.02)}
+    # 90 steps each; three evaluations of one episode of 1,000 steps each; at the end another one, and 60 steps.
+    expected = 90 * 1.5 + 3 * 1_000 * 0.03 + (1_000 + 60) * 0.01
+    assert costs.seconds(cell, found, 1_000) == pytest.approx(expected)
+    slower = cell._replace(run=dataclasses.replace(cell.run, steps_per_interval={"sgd": 15}, learning_starts=10))
+    with_less = {repr(costs.alone(slower.run, kind)): cost for kind, cost in zip(("adam", "sgd"), found.values(), strict=True)}
+    assert costs.seconds(slower, with_less, 1_000) == pytest.approx(expected - 45 * 0.5)

@@ -38,6 +38,8 @@ WORKERS = "Processes of this machine over which members are dealt, each on its s
 WorkersFlag = Annotated[str | None, tyro.conf.arg(metavar="INT", help=WORKERS, help_behavior_hint="(default: 1, this one)")]
 MEMBER = "Whose policy: best, the best policy of all, or a member's number, whose latest policy is taken."
 MemberFlag = Annotated[str, tyro.conf.arg(metavar="{best,INT}", help=MEMBER)]
+DRY_RUN = "Print memory, disk and time that it will take, from a short measurement, and train nothing."
+DryRunFlag = tyro.conf.FlagCreatePairsOff[Annotated[bool, tyro.conf.arg(help=DRY_RUN, help_behavior_hint="(default: train)")]]
 QuietFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
 ]
@@ -80,6 +82,7 @@ def train_flags() -> Any:
     for name, (kind, metavar, text, default, group) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
         fields.append((name, Annotated[kind | None, argument], in_group(group)))
+    fields.append(("dry_run", DryRunFlag, in_group(FILES, default=False)))
     fields.append(("quiet", QuietFlag, in_group(FILES, default=False)))
     made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
     made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."

@@ -96,26 +96,15 @@ def _command(name: str, flags: Flags) -> list[str]:
 def _print_plan(cells: "Sequence[Cell]", missing: "Sequence[Cell]", jobs: int) -> None:
     """Print which runs are missing, and what they will take."""
     from evolute.commands.compile_cache import remember_compiled_programs
-    from evolute.environments.gym import Environment
-    from evolute.environments.making import making_of
     from evolute.experiments import costs
     from evolute.report.tables import duration
-    from evolute.training.evaluate import LONGEST_EPISODE
 
     remember_compiled_programs()
-    found = costs.measure_each(missing, complain)
-    longest: dict[str, int] = {}
-    total = 0.0
-    for cell in missing:
-        if cell.env not in longest:
-            environment = Environment(cell.env, cell.run.time_limit, making_of(cell.run))
-            longest[cell.env] = environment.facts.longest_episode or LONGEST_EPISODE
-            environment.close()
-        takes = costs.seconds(cell, found, longest[cell.env])
-        total += takes
-        print(printable(f"{cell.env} {cell.arm} seed {cell.run.seed}: {cell.run.steps:,} steps, {duration(takes)} of a core"))
+    takes = costs.plan(missing, complain)
+    for cell, one in zip(missing, takes, strict=True):
+        print(printable(f"{cell.env} {cell.arm} seed {cell.run.seed}: {cell.run.steps:,} steps, {duration(one)} of a core"))
     print(
-        f"{len(missing)} of {len(cells)} runs are missing: {duration(total)} of a core, about {duration(total / jobs)} "
+        f"{len(missing)} of {len(cells)} runs are missing: {duration(sum(takes))} of a core, about {duration(sum(takes) / jobs)} "
         f"with --jobs {jobs}, plus a minute of compilation for each kind of run that is new"
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evolute.commands.flags import separate, settings_of, train_flags, whole_number
 from evolute.commands.watching import admit, report, train_seeds, watching, workers_of
 from evolute.errors import UserError
+from evolute.streams import complain
 
 if TYPE_CHECKING:
     from evolute.config import Run
@@ -16,6 +17,10 @@ Flags = train_flags()
 
 def run(flags: Any) -> None:
     """Train one population for each seed."""
+    if flags.dry_run:
+        wanted, seeds = asked_for(flags)
+        print_plan(wanted, seeds, workers_of(flags))
+        return
     with watching(flags.quiet) as watcher:
         wanted, seeds = asked_for(flags)
         ended = train_seeds(wanted, seeds, flags.out, watcher, workers_of(flags))
@@ -40,6 +45,30 @@ def asked_for(flags: Any) -> tuple["Run", list[int]]:
     typed = modules_of(run.env if flags.env is not None else "", run.wrap if flags.wrap is not None else ())
     admit(modules_of(run.env, run.wrap), [*typed, *(flags.allow_import or ())])
     return run, seeds
+
+
+def print_plan(run: "Run", seeds: Sequence[int], workers: int) -> None:
+    """Print what populations will take of this machine, from a short measurement of each kind of member."""
+    from evolute.commands.compile_cache import remember_compiled_programs
+    from evolute.environments.gym import Environment
+    from evolute.environments.making import making_of
+    from evolute.experiments import costs
+    from evolute.experiments.grid import Cell
+    from evolute.report.tables import duration
+    from evolute.training import needs, placement
+
+    probe = Environment(run.env, run.time_limit, making_of(run))
+    probe.close()
+    remember_compiled_programs()
+    takes = len(seeds) * sum(costs.plan([Cell(run.env, "", run, 0)], complain))
+    need = needs.needs(run, len(seeds), probe.shape, workers)
+    cores = min(placement.usable_cores(), len(run.kinds) * len(seeds))
+    size = needs.size
+    print(
+        f"Up to {size(need.memory)} of memory, {size(need.disk)} of disk, and {need.environments} environments at once; about "
+        f"{duration(takes / cores)} on {cores} core{'s' if cores > 1 else ''}, and a minute of compilation"
+    )
+    needs.check(run, need, [])
 
 
 def _different(words: Sequence[str]) -> list[int]:

@@ -96,6 +96,25 @@ def serve(pipe: Connection, run: Run, cores: Sequence[int], settings: Mapping[st
         pipe.send(("failed", str(error)))
 
 
+def plan(cells: Sequence[Cell], tell: Callable[[str], None]) -> list[float]:
+    """Return what each cell will take of a core in seconds, from a measurement now.
+
+    Args:
+        cells: of runs that need not be there yet.
+        tell: is told what is measured.
+
+    Raises:
+        RunStopped: a kind of member cannot be trained.
+    """
+    costs, longest = measure_each(cells, tell), {}
+    for cell in cells:
+        if cell.env not in longest:
+            environment = Environment(cell.env, cell.run.time_limit, making_of(cell.run))
+            longest[cell.env] = environment.facts.longest_episode or evaluate.LONGEST_EPISODE
+            environment.close()
+    return [seconds(cell, costs, longest[cell.env]) for cell in cells]
+
+
 def seconds(cell: Cell, costs: Mapping[str, Cost], longest_episode: int) -> float:
     """Return what a cell takes of a core: training, an evaluation of every member at each interval's end, and those at its end.
 

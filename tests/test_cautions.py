@@ -294,3 +294,21 @@ def test_settings_without_effect_are_named():
     ]:
         found = cautions.at_start(Run("Fits-v0", **{"mix": mix} | TINY | settings), facts)
         assert [sentence.startswith(part) for sentence, part in zip(found, said, strict=True)] == [True] * len(said), found
+
+
+@pytest.mark.parametrize(
+    ("env", "version", "said"),
+    [
+        ("Hopper-v4", "3.3.5", False),
+        ("Hopper-v4", "3.3.6", True),
+        ("Hopper-v4", "4.0.0", True),
+        ("Hopper-v5", "4.0.0", False),
+        ("Pendulum-v1", "4.0.0", False),
+        ("probe_envs:Noisy-v0", "4.0.0", False),
+        ("Hopper-v4", "not installed", False),
+    ],
+)
+def test_an_engine_of_other_physics_than_published_is_said(env, version, said):
+    found = cautions.newer_engine(env, {"mujoco": version})
+    assert len(found) == said
+    assert all(f"MuJoCo {version} is installed" in sentence and "'mujoco<3.3.6'" in sentence for sentence in found)

@@ -1,11 +1,15 @@
 """What somebody should know of a run although nothing is refused: one sentence each, with the value, the rule and the fix."""
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from typing import Any
+
+import gymnasium
 
 from evolute import optimizers
 from evolute.config import Run
-from evolute.environments.gym import UNREPEATABLE
+from evolute.environments.gym import UNREPEATABLE, versions
 from evolute.environments.spaces import Facts
 from evolute.options import shown
 from evolute.presets import ALGORITHMS, PRESETS
@@ -13,13 +17,15 @@ from evolute.state import State
 from evolute.training.evaluate import LONGEST_EPISODE
 from evolute.training.host import carries
 
+# The first version of MuJoCo that keeps something else for warm starts (decision 0001).
+OTHER_PHYSICS = (3, 3, 6)
 # Settings that a strategy does not use.
 UNUSED = {"mfpbt": ("truncation",), "none": ("truncation", "factors", "frequencies")}
 
 
 def at_start(run: Run, facts: Facts) -> list[str]:
     """Return what an environment and the settings of a run say before it is trained."""
-    about = [*flattened(run.env, facts), *too_short(run, facts), *any_length(run, facts)]
+    about = [*flattened(run.env, facts), *too_short(run, facts), *any_length(run, facts), *newer_engine(run.env, versions())]
     return [*about, *idle(run)]
 
 
@@ -30,6 +36,22 @@ def flattened(env: str, facts: Facts) -> list[str]:
     return [
         f"observations of {env!r} are flattened to {facts.shape.observations} numbers, in the order of "
         f"gymnasium.spaces.flatten, from {facts.flattened}; give a policy the same."
+    ]
+
+
+def newer_engine(env: str, installed: Mapping[str, str]) -> list[str]:
+    """Return what is to be known where a v4 task runs on an engine of other physics than published results come from."""
+    task = env.rpartition(":")[2]
+    made = gymnasium.registry[task].entry_point if task in gymnasium.registry else None
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", installed["mujoco"])
+    if not (task.endswith("-v4") and isinstance(made, str) and made.startswith("gymnasium.envs.mujoco")) or numbers is None:
+        return []
+    if tuple(map(int, numbers.groups())) < OTHER_PHYSICS:
+        return []
+    first, version = ".".join(map(str, OTHER_PHYSICS)), installed["mujoco"]
+    return [
+        f"MuJoCo {version} is installed, and from {first} on it computes other physics for {env!r} than the versions that "
+        f"published returns come from: they are not comparable; install 'mujoco<{first}' where that matters."
     ]
 
 

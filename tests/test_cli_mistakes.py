@@ -157,7 +157,8 @@ def test_every_pointer_names_options_that_exist_and_no_option_is_hidden_by_one()
     options = {field.name.replace("_", "-") for name in cli.COMMANDS for field in dataclasses.fields(flags.module_of(name).Flags)}
     for name, pointer in POINTERS.items():
         assert set(re.findall(r"--([a-z-]+)", pointer)) <= options, pointer
-        assert name not in options or name in ("env", "run")
+        # Given by their place where a pointer is needed.
+        assert name not in options or name in ("env", "run", "name")
 
 
 @pytest.mark.parametrize("path", ["x" * 300, "a/" * 3000, "a\0b", "file/run", "loop", "loop/run"])
@@ -226,7 +227,7 @@ def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path
     assert "'run/metrics.jsonl' is damaged in line 1: 'interval' is missing" in refused(capsys, "show", "run")
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "evaluate", "show", "report", "watch", "demo"])
+@pytest.mark.parametrize("command", ["train", "resume", "evaluate", "show", "report", "watch", "compare", "reproduce", "demo"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_explains_every_option(capsys, command, flag):
     with pytest.raises(SystemExit) as end:
@@ -236,12 +237,16 @@ def test_help_explains_every_option(capsys, command, flag):
     assert f"usage: evolute {command}" in out
     fields = {field.name: field for field in dataclasses.fields(Run)}
     names = {
-        "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "workers", "allow_import", "quiet"],
+        "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "workers", "allow_import", "dry_run", "quiet"],
         "resume": ["steps", "allow_version_change", "workers", "allow_import", "quiet"],
         "evaluate": ["member", "steps", "episodes", "seed", "time_limit", "allow_import"],
         "show": [],
         "report": ["out"],
         "watch": ["port"],
+        "compare": ["out"],
+        "reproduce": [
+            *("list", "scale", "env", "arms", "seeds", "out", "jobs", "dry_run", "tables", "keep", "allow_import", "quiet"),
+        ],
         "demo": ["seed", "out", "quiet"],
     }[command]
     plain = " ".join(re.sub(r"[│╭╮╰╯─|+]", " ", out).split())

@@ -15,6 +15,7 @@ from evolute.algorithms.base import Batch
 from evolute.networks import Layer
 from evolute.optimizers import curvature
 from evolute.policy import Policy
+from evolute.structure import PLAIN
 
 OBS, ACT = 5, 3
 
@@ -264,7 +265,7 @@ def test_the_temperature_moves_towards_an_entropy_of_minus_the_number_of_actions
         *hidden, last = learner.actor
         own = learner._replace(actor=(*hidden, Layer(last.w, last.b.at[ACT:].add(shift))))
         entropy = -float(sac.draw(own.actor, batch.obs, noise[:, ACT:]).log_prob.mean())
-        moved = sac.update_temperature(own, batch, HYPER, noise, jnp.int32(0))
+        moved = sac.update_temperature(own, batch, HYPER, noise, jnp.int32(0), PLAIN)
         assert (entropy < -ACT) == (sign == 1)
         np.testing.assert_allclose(moved.log_temperature - own.log_temperature, sign * 0.04, rtol=1e-3)  # Adam's first step
 

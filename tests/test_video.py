@@ -46,6 +46,13 @@ class Painted(gymnasium.Env):
         return np.full(self.shape, 20 * self.n, np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def no_way_is_chosen(monkeypatch):
+    """What a test chooses must not reach the processes of later ones; first set, so that it is taken back afterwards."""
+    monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.delenv("MUJOCO_GL")
+
+
 def folder_of(path, env, observations, actions=1, **settings):
     """Return the folder of a run of an environment with a best policy that nobody trained."""
     path.mkdir()
@@ -65,7 +72,6 @@ def evolute(capsys, *words):
 @pytest.fixture
 def painted(tmp_path, monkeypatch):
     """A run of an environment that draws by itself: MuJoCo needs no way to draw, and none works."""
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(graphics, "works", lambda way: False)
     return folder_of(tmp_path / "run", "test_video:Painted()", 2)
 
@@ -141,7 +147,6 @@ def test_a_full_disk_leaves_nothing_behind(painted, capsys, tmp_path, name):
 )
 def test_an_environment_that_does_not_draw_is_one_sentence(tmp_path, capsys, monkeypatch, settings, words, said):
     monkeypatch.setattr(graphics, "works", lambda way: False)
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(
         Painted.__init__, "__defaults__", (None, *({"draws": "rgb_array", "shape": (6, 8, 3)} | settings).values())
     )
@@ -184,7 +189,6 @@ def test_a_missing_package_is_named(painted, capsys, monkeypatch):
 
 def test_the_first_way_that_works_is_taken(monkeypatch):
     tried = []
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(graphics, "works", lambda way: tried.append(way) or way == "osmesa")
     assert graphics.choose() == "OSMesa"
     assert (tried, os.environ["MUJOCO_GL"]) == (["egl", "osmesa"], "osmesa")
@@ -200,7 +204,6 @@ def test_a_way_that_fails_is_found_out_in_a_process_of_its_own():
 def test_a_machine_on_which_nothing_draws_is_one_sentence(tmp_path, capsys, monkeypatch):
     run = folder_of(tmp_path / "run", "InvertedPendulum-v4", 4)
     monkeypatch.setattr(graphics, "works", lambda way: False)
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
     code, _, err = evolute(capsys, "video", run, "--out", tmp_path / "a.gif")
     assert code == 2
     assert "install one of them, such as with `apt install libegl1 libegl-mesa0` or `apt install libosmesa6`" in err

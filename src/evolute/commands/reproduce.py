@@ -28,7 +28,7 @@ class Flags:
     """Train what is missing of an experiment, and write its tables and figures beside the published numbers."""
 
     name: NamesArgument = ()
-    list: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    list: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="(default: train)")] = False
     """List the experiments, and train nothing."""
     scale: Annotated[str, tyro.conf.arg(metavar="{full,small,smoke}")] = "full"
     """full: as the experiment says, which for the paper's is its protocol; small: within hours; smoke: within minutes."""
@@ -42,11 +42,11 @@ class Flags:
     """Folder for runs, records, tables and figures; what is there already is not trained again."""
     jobs: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one for each core)")] = None
     """Runs that train at the same time, each on its share of the cores."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="(default: train)")] = False
     """Print the runs and the time that they will take, from a short measurement, and train nothing."""
-    tables: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    tables: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="(default: train)")] = False
     """Train nothing: make tables and figures of the records that are there."""
-    keep: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    keep: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="(default: remove them)")] = False
     """Keep replay and checkpoints of runs that have ended; without them a run folder has a few megabytes."""
     allow_import: AllowImportFlag = None
     quiet: QuietFlag = False

@@ -79,7 +79,14 @@ def taped(mlp: MLP, x: jax.Array, structure: Structure = PLAIN) -> tuple[jax.Arr
     """Return the output [B, o], the input of every linear layer, each [B, i], and what pulls cotangents back (maths.md E5).
 
     Zeros are added to every pre-activation: a cotangent pulled back to there is the derivative in them, whatever comes after.
+    A rectified MLP needs none: written out, its program is rounded as it has always been.
     """
+    if structure == PLAIN:
+        inputs = [x]
+        for layer in mlp[:-1]:
+            inputs.append(jax.nn.relu(product(inputs[-1], layer.w) + layer.b))
+        output = product(inputs[-1], mlp[-1].w) + mlp[-1].b
+        return output, tuple(inputs), lambda cotangent: _rectified(mlp, inputs, cotangent)
 
     def tapped(taps: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         inputs = []
@@ -93,6 +100,15 @@ def taped(mlp: MLP, x: jax.Array, structure: Structure = PLAIN) -> tuple[jax.Arr
     zeros = tuple(jnp.zeros((*x.shape[:-1], layer.b.shape[-1]), x.dtype) for layer in mlp)
     output, back, inputs = jax.vjp(tapped, zeros, has_aux=True)
     return output, inputs, lambda cotangent: back(cotangent)[0]
+
+
+def _rectified(mlp: MLP, inputs: Sequence[jax.Array], cotangent: jax.Array) -> tuple[jax.Array, ...]:
+    """Pull a cotangent of a rectified MLP's output [B, o] back to every layer's pre-activation, each [B, o_l]."""
+    pulled = [cotangent]
+    for layer, x in zip(mlp[:0:-1], inputs[:0:-1], strict=True):
+        # The next layer's input is the rectified pre-activation: positive exactly where the derivative is one.
+        pulled.append(jnp.where(x > 0, product(pulled[-1], layer.w.T), 0.0))
+    return tuple(reversed(pulled))
 
 
 # JAX would differentiate a narrow product with a cotangent that is not narrow.

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-import jax
-
 from evolute import children
 from evolute.config import Run
 from evolute.engine import train
@@ -17,8 +15,8 @@ from evolute.errors import RunStopped, UserError
 from evolute.experiments.grid import Cell
 from evolute.state import Progress
 from evolute.training import evaluate, placement
-from evolute.training.processes import SETTINGS, shares
-from evolute.training.serving import pin
+from evolute.training.processes import shares, told_of_jax
+from evolute.training.serving import pin, settle
 
 # Updates between two measurements: K-FAC refreshes its inverses five times in them. As many come before, while programs compile.
 UPDATES = 400
@@ -66,7 +64,7 @@ def measure(run: Run) -> Cost:
 def measure_each(cells: Sequence[Cell], tell: Callable[[str], None]) -> dict[str, Cost]:
     """Return what each kind of member of some cells costs, by `repr` of its run `alone`; each is measured in its own process."""
     runs = {repr(one): one for cell in cells for kind in cell.run.mix for one in [alone(cell.run, kind)]}
-    settings = {name: getattr(jax.config, name) for name in SETTINGS}
+    settings = told_of_jax()
     found = {}
     for name, run in runs.items():
         tell(f"measuring {next(iter(run.mix))} on {run.env}")
@@ -85,9 +83,7 @@ def measure_each(cells: Sequence[Cell], tell: Callable[[str], None]) -> dict[str
 
 def serve(pipe: Connection, run: Run, cores: Sequence[int], settings: Mapping[str, Any]) -> None:
     """Measure for the process at the other end of the pipe."""
-    children.settle()
-    for name, value in settings.items():
-        jax.config.update(name, value)
+    settle(settings)
     placement.use_all_cores(1)
     pin(cores)
     try:

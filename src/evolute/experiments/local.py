@@ -9,15 +9,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from evolute import children, interruption
 from evolute.errors import RunStopped, UserError
 from evolute.experiments.cell import train_cell
 from evolute.experiments.grid import Cell
 from evolute.training import placement
-from evolute.training.processes import SETTINGS, shares
-from evolute.training.serving import pin
+from evolute.training.processes import shares, told_of_jax
+from evolute.training.serving import pin, settle
 
 # Seconds between two looks at signals.
 PERIOD = 0.2
@@ -60,7 +58,7 @@ def train_all(cells: Sequence[Cell], out: Path, jobs: int, keep: bool, tell: Cal
     """
     waiting, failed = [Job(cell) for cell in reversed(cells)], []
     free, running, cores = list(range(jobs)), [], shares(jobs)
-    settings = {name: getattr(jax.config, name) for name in SETTINGS}
+    settings = told_of_jax()
     try:
         while waiting or running:
             while waiting and free:
@@ -103,9 +101,7 @@ def heard(job: Job) -> tuple[str, Any]:
 
 def serve(pipe: Connection, cell: Cell, out: Path, cores: Sequence[int], keep: bool, settings: dict[str, Any]) -> None:
     """Train a cell for the process at the other end of the pipe."""
-    children.settle()
-    for name, value in settings.items():
-        jax.config.update(name, value)
+    settle(settings)
     told = 0.0
 
     def tell(steps: int) -> None:

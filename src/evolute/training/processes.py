@@ -45,6 +45,11 @@ SETTINGS = (
 )
 
 
+def told_of_jax() -> dict[str, Any]:
+    """Return what a process of this one's is told of JAX: the argument of `serving.settle`."""
+    return {name: getattr(jax.config, name) for name in SETTINGS}
+
+
 def start(
     runs: Sequence[Run], count: int, note: Callable[[str], None], folders: Sequence[Path], policy: Policy | None = None
 ) -> list[Worker]:
@@ -222,7 +227,7 @@ class WorkerProcess:
         self._child.end()
 
     def _begin(self) -> None:
-        settings = {name: getattr(jax.config, name) for name in SETTINGS}
+        settings = told_of_jax()
         spec = registered_here(self._runs[0].env)
         about = (list(self._runs), list(self.lanes), self._cores, settings, spec, self._policy, self._clock)
         try:

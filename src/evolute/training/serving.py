@@ -52,9 +52,7 @@ def serve(
     clock: Clock,
 ) -> None:
     """Be a Host for the process at the other end of the pipe, until that ends this one, or is gone."""
-    children.settle()
-    for name, value in settings.items():
-        jax.config.update(name, value)
+    settle(settings)
     LOG.setLevel(logging.INFO)
     LOG.addHandler(_Telling(pipe))
     LOG.propagate = False
@@ -92,6 +90,13 @@ def serve(
             call, arguments = pipe.recv()
         except (EOFError, OSError):
             return
+
+
+def settle(settings: Mapping[str, Any]) -> None:
+    """Settle down as a child that computes, with JAX as the process that started it has it."""
+    children.settle()
+    for name, value in settings.items():
+        jax.config.update(name, value)
 
 
 def pin(cores: Sequence[int]) -> None:

@@ -99,6 +99,11 @@ MISTAKES = [
     (("evaluate", ".", "--episodes", "few"), ["--episodes is few", "whole number", "such as 10"]),
     (("evaluate", ".", "--seed", "-1"), ["--seed is -1", "at least 0"]),
     (("demo", "--seed", "x"), ["seed is 'x'", "whole number"]),
+    ((*TRAIN, "--log", "jsn"), ["--log is 'jsn' (did you mean 'json'?)", "choose from auto, json"]),
+    ((*TRAIN, "--log", "json", "--quiet"), ["both --quiet and --log json are given", "choose one"]),
+    (("list", "nowhere"), ["the folder 'nowhere' does not exist", "such as runs"]),
+    (("--print-completion",), ["--print-completion names no shell", "choose from bash, zsh, tcsh"]),
+    (("--print-completion", "fish"), ["--print-completion is 'fish'", "choose from bash, zsh, tcsh"]),
     (("demo", "Hopper-v4"), ["unexpected word 'Hopper-v4'", "evolute demo --help"]),
 ]
 
@@ -227,7 +232,9 @@ def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path
     assert "'run/metrics.jsonl' is damaged in line 1: 'interval' is missing" in refused(capsys, "show", "run")
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "evaluate", "show", "report", "watch", "compare", "reproduce", "demo"])
+@pytest.mark.parametrize(
+    "command", ["train", "resume", "evaluate", "list", "show", "track", "report", "watch", "compare", "reproduce", "demo"]
+)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_explains_every_option(capsys, command, flag):
     with pytest.raises(SystemExit) as end:
@@ -237,8 +244,10 @@ def test_help_explains_every_option(capsys, command, flag):
     assert f"usage: evolute {command}" in out
     fields = {field.name: field for field in dataclasses.fields(Run)}
     names = {
-        "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "workers", "allow_import", "dry_run", "quiet"],
-        "resume": ["steps", "allow_version_change", "workers", "allow_import", "quiet"],
+        "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "workers", "allow_import", "dry_run", "track", "log", "quiet"],
+        "resume": ["steps", "allow_version_change", "workers", "track", "allow_import", "log", "quiet"],
+        "list": ["json"],
+        "track": ["to"],
         "evaluate": ["member", "steps", "episodes", "seed", "time_limit", "allow_import"],
         "show": [],
         "report": ["out"],

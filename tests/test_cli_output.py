@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from evolute.commands import compile_cache, hints
 from evolute.config import Run
 from evolute.environments.spaces import Facts, Shape
 from evolute.errors import UserError
+from evolute.evolution.base import Exploit
 from evolute.policy import Policy
-from evolute.report.live import Doing, LiveTable, SignsOfLife, listening
+from evolute.report.live import Doing, LiveTable, PlainLines, SignsOfLife, listening
 from evolute.report.tables import curves_table, leaderboard_table
 from evolute.resumption import resume
 from evolute.runs import folder as run_folder
-from evolute.state import Profile, Progress, State
+from evolute.runs.rows import event_row
+from evolute.state import Best, Profile, Progress, State
 
 TESTS = Path(__file__).parent
 SETTINGS = {
@@ -207,12 +210,49 @@ def test_the_live_table_fits_a_small_terminal_with_its_progress():
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines[1:])
-    assert "… 19 more" in lines[0]
+    assert "… 16 more" in lines[0]
     assert "kfac_empirical/diag_ggn" in lines[5]
     assert any(line.lstrip().startswith("31 ") for line in lines)
     assert any(line.startswith("━") for line in lines)
     # Each member has taken 40 steps in two intervals, and ten of the third.
-    assert any("50 of 100 steps; population 1,600" in line for line in lines)
+    assert any(line.startswith("50 of 100 steps; 800 per second in all; 0:02 elapsed, 0:02 left") for line in lines)
+
+
+def test_sixteen_members_fit_a_terminal_with_time_left_the_best_so_far_and_the_last_exploit():
+    progress = progress_of(16)
+    hyper = progress.state.members[3].hyperparameters
+    progress.state.best = Best(None, 12345.6, 3, "kfac_empirical/diag_ggn", 40)
+    exploit = Exploit(progress.state.members[1].standing, progress.state.members[3].standing, hyper)
+    progress.state.lineage = [event_row(progress.state, exploit)]
+    table = LiveTable(Console(width=80, height=24, force_terminal=True, file=io.StringIO(), color_system=None), Doing())
+    table(progress)
+    plain = Console(width=80, height=24, file=io.StringIO())
+    plain.print(table._screen())
+    lines = plain.file.getvalue().splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert [int(line.split()[0]) for line in lines[3:19]] == list(range(16))
+    assert not any("…" in line for line in lines)
+    assert lines[-2].strip().endswith("0:02 elapsed, 0:02 left")
+    assert lines[-1].strip() == "best so far 12,346, member 3; last exploit: 1 copied 3 at 40 steps"
+
+
+def test_plain_lines_are_lined_up_and_can_be_taken_apart():
+    text = io.StringIO()
+    progress = progress_of(12, "adam")
+    hyper = progress.state.members[0].hyperparameters
+    wide = hyper._replace(batch_size=1024, actor_learning_rate=1.2e-7)
+    rows = [
+        {**row, "steps": 40, "kind": "adam", "hyperparameters": (wide if row["member"] == 5 else hyper)._asdict()}
+        for row in progress.rows
+    ]
+    rows[7]["fitness"] = -98765.0
+    PlainLines(Console(file=text, width=300), Doing())(replace(progress, rows=rows))
+    lines = [line for line in text.getvalue().splitlines() if line.startswith("steps=")]
+    assert len(lines) == 12
+    for name in ("member=", "fitness=", "batch=", "learning_rate=", "damping=", "contained=", "environment_faults="):
+        assert len({line.index(name) for line in lines}) == 1, name
+    assert dict(pair.split("=") for pair in lines[7].split())["fitness"] == "-98,765"
 
 
 def test_tables_leave_out_what_there_is_no_room_for_and_say_so():

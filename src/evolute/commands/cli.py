@@ -17,9 +17,11 @@ COMMANDS = {
     "export": ("RUN", "write a policy for another library: ONNX, Stable-Baselines3, NumPy, the Hugging Face Hub, Minari"),
     "video": ("RUN", "record episodes of a policy, without a display"),
     "play": ("RUN", "play episodes of a policy in a window"),
+    "list": ("DIR", "list all runs of a folder: environment, mix, steps, best, state"),
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
     "compare": ("RUN ...", "print tables of several runs, with the doubt that few repetitions leave"),
     "reproduce": ("NAME", "train an experiment of many runs, and make its tables and figures"),
+    "track": ("RUN", "write a run's metrics for TensorBoard or Weights & Biases"),
     "report": ("RUN", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
     "watch": ("RUN", "serve that page on this machine while the run goes on"),
     "demo": ("", "train a small mixed population in a few minutes"),
@@ -72,6 +74,11 @@ def _run(words: list[str]) -> int:
 
         print(__version__)
         return 0
+    if words and words[0].split("=")[0] == "--print-completion":
+        from evolute.commands.completion import script
+
+        print(script(" ".join(words).removeprefix("--print-completion")[1:]), end="")
+        return 0
     if not words or words[0] in ("--help", "-h", "help"):
         print(usage())
         return 0
@@ -87,7 +94,8 @@ def usage() -> str:
 
 {lines}
 
-`evolute COMMAND --help` explains every option with its default and unit; `evolute --version` prints the version."""
+`evolute COMMAND --help` explains every option with its default and unit; `evolute --version` prints the version, and
+`evolute --print-completion bash` what completes commands and options in a shell (bash, zsh or tcsh)."""
 
 
 if __name__ == "__main__":

@@ -41,6 +41,6 @@ def run(flags: Flags) -> None:
             episodes=2,
         )
         ended = train_seeds(population, [population.seed], flags.out, watcher)
-    report(ended, flags.quiet)
+    report(ended, watcher)
     for _, out, _ in () if flags.quiet else ended:
         write([out], out / REPORT_FILE)

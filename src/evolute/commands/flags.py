@@ -40,6 +40,13 @@ MEMBER = "Whose policy: best, the best policy of all, or a member's number, whos
 MemberFlag = Annotated[str, tyro.conf.arg(metavar="{best,INT}", help=MEMBER)]
 DRY_RUN = "Print memory, disk and time that it will take, from a short measurement, and train nothing."
 DryRunFlag = tyro.conf.FlagCreatePairsOff[Annotated[bool, tyro.conf.arg(help=DRY_RUN, help_behavior_hint="(default: train)")]]
+TRACK = "Trackers that are told of the run while it trains: tensorboard, in RUN/tensorboard, or wandb, offline unless logged in."
+TrackFlag = Annotated[
+    tuple[str, ...] | None, tyro.conf.arg(metavar="{tensorboard,wandb} ...", help=TRACK, help_behavior_hint="(default: none)")
+]
+LOGS = ("auto", "json")
+LOG = "What is printed: auto, a live table on a terminal and lines elsewhere; or json, one object a line, and nothing else."
+LogFlag = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(LOGS)}}}", help=LOG)]
 QuietFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help="Print nothing.", help_behavior_hint="(default: print progress)")]
 ]
@@ -77,12 +84,14 @@ def train_flags() -> Any:
         "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT, MOST_USED),
         "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none", FILES),
         "workers": (str, "INT", WORKERS, "1, this one", "execution"),
+        "track": (tuple[str, ...], "{tensorboard,wandb} ...", TRACK, "none", FILES),
         "allow_import": (tuple[str, ...], "MODULE ...", ALLOW_IMPORT, "none", FILES),
     }
     for name, (kind, metavar, text, default, group) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
         fields.append((name, Annotated[kind | None, argument], in_group(group)))
     fields.append(("dry_run", DryRunFlag, in_group(FILES, default=False)))
+    fields.append(("log", LogFlag, in_group(FILES, default="auto")))
     fields.append(("quiet", QuietFlag, in_group(FILES, default=False)))
     made = dataclasses.make_dataclass("TrainFlags", fields, frozen=True)
     made.__doc__ = "Train a population. Defaults are those of the paper preset for HalfCheetah-v4."

@@ -62,8 +62,9 @@ _POINTERS = {
     "use --config run.toml": "conf conf-file config-file hyperparams hyperparameters params yaml-file",
     _SAVE: "save-model save-freq save-frequency checkpoint-freq checkpoint-frequency save-every save-interval upload-model",
     _RESUME: "resume resume-path load load-model restore trained-agent continue i",
-    _RECORDS: "track wandb wandb-project-name wandb-entity wandb-project tensorboard tensorboard-log log-interval capture-video "
-    "render record-video verbose torch-deterministic",
+    "use --track tensorboard": "tensorboard tensorboard-log",
+    "use --track wandb": "wandb wandb-project-name wandb-entity wandb-project",
+    _RECORDS: "log-interval capture-video render record-video verbose torch-deterministic",
     "use --quiet to print nothing": "silent no-progress q",
     f"{_NONE}; observations and rewards are used as the environment gives them": "normalize norm-obs norm-reward normalize-obs "
     "normalize-observation normalize-reward vecnormalize",

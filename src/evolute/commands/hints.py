@@ -21,9 +21,9 @@ def command(name: str, path: Path, modules: Sequence[str] = (), *more: str) -> s
     return " ".join(quoted(word) for word in ("evolute", name, folder, *allowed, *more))
 
 
-def commands(name: str, paths: Sequence[Path], modules: Sequence[str] = ()) -> str:
+def commands(name: str, paths: Sequence[Path], modules: Sequence[str] = (), *more: str) -> str:
     """Return one command for each of some run folders, in words."""
-    return " and ".join(command(name, path, modules) for path in paths)
+    return " and ".join(command(name, path, modules, *more) for path in paths)
 
 
 def quoted(word: str) -> str:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from evolute.commands.flags import AllowImportFlag, QuietFlag, RunArgument, WorkersFlag, whole_number
+from evolute.commands.flags import AllowImportFlag, LogFlag, QuietFlag, RunArgument, TrackFlag, WorkersFlag, whole_number
 from evolute.commands.folders import one_run
-from evolute.commands.watching import admit, noting, report, watch, watching, workers_of
+from evolute.commands.watching import admit, noting, report, trackers_of, tracking, watch, watching, workers_of
 
 if TYPE_CHECKING:
     from evolute.state import Observer, Result
@@ -29,7 +29,9 @@ class Flags:
         ),
     ] = False
     workers: WorkersFlag = None
+    track: TrackFlag = None
     allow_import: AllowImportFlag = None
+    log: LogFlag = "auto"
     quiet: QuietFlag = False
 
 
@@ -39,7 +41,8 @@ def run(flags: Flags) -> None:
     folder = path.absolute()
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
     workers, allowed = workers_of(flags), flags.allow_import or ()
-    with watching(flags.quiet) as watcher:
+    trackers = trackers_of("--track", flags.track)
+    with watching(flags.quiet, flags.log) as watcher:
         from evolute.resumption import resume
 
         def train(observer: "Observer") -> list["Result"]:
@@ -47,5 +50,6 @@ def run(flags: Flags) -> None:
             return [resume(path, steps, observer, flags.allow_version_change, allowed, note, workers)]
 
         admit(allowed, allowed)
-        ended = watch(train, [path], [folder], allowed, watcher)
-    report(ended, flags.quiet)
+        told = tracking(trackers, lambda seed: folder, watcher) if trackers else None
+        ended = watch(train, [path], [folder], allowed, watcher, told)
+    report(ended, watcher)

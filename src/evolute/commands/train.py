@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evolute.commands.flags import separate, settings_of, train_flags, whole_number
-from evolute.commands.watching import admit, report, train_seeds, watching, workers_of
+from evolute.commands.watching import admit, report, trackers_of, train_seeds, watching, workers_of
 from evolute.errors import UserError
 from evolute.streams import complain
 
@@ -21,10 +21,11 @@ def run(flags: Any) -> None:
         wanted, seeds = asked_for(flags)
         print_plan(wanted, seeds, workers_of(flags))
         return
-    with watching(flags.quiet) as watcher:
+    trackers = trackers_of("--track", flags.track)
+    with watching(flags.quiet, flags.log) as watcher:
         wanted, seeds = asked_for(flags)
-        ended = train_seeds(wanted, seeds, flags.out, watcher, workers_of(flags))
-    report(ended, flags.quiet)
+        ended = train_seeds(wanted, seeds, flags.out, watcher, workers_of(flags), trackers)
+    report(ended, watcher)
 
 
 def asked_for(flags: Any) -> tuple["Run", list[int]]:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evolute.commands.folders import outs_of
-from evolute.errors import RunStopped, printable
+from evolute.errors import RunStopped, UserError, closest, printable
 from evolute.interruption import Interrupted, catch_again, check, stopping_gently
 from evolute.streams import complain, make_output_optional
 
 if TYPE_CHECKING:
     from evolute.config import Run
+    from evolute.report.json_lines import JsonLines
     from evolute.report.live import LiveTable, PlainLines
+    from evolute.report.tracking import Tracking
     from evolute.state import Observer, Progress, Result
 
-    Watcher = LiveTable | PlainLines | None
+    Watcher = LiveTable | PlainLines | JsonLines | None
     # A result, its folder, and the modules that are imported for its environment.
     Ended = tuple[Result, Path, Sequence[str]]
 
@@ -41,21 +43,52 @@ def admit(modules: Sequence[str], allowed: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def watching(quiet: bool) -> Iterator["Watcher"]:
+def watching(quiet: bool, log: str = "auto") -> Iterator["Watcher"]:
     """Show what trains meanwhile, or nothing where it is to be quiet; standard output is not worth ending a run for."""
+    from evolute.commands.flags import LOGS
+    from evolute.report.json_lines import JsonLines
     from evolute.report.live import LiveTable, PlainLines, listening
     from evolute.report.tables import console
 
+    if log not in LOGS:
+        raise UserError(f"--log is {log!r}{closest(log, LOGS)}; choose from {', '.join(LOGS)}.")
+    if quiet and log != "auto":
+        raise UserError(f"both --quiet and --log {log} are given; choose one.")
     make_output_optional()
-    if quiet:
-        yield None
+    if quiet or log == "json":
+        yield None if quiet else JsonLines()
         return
     screen = console()
     with listening() as doing, (LiveTable if screen.is_terminal else PlainLines)(screen, doing) as watcher:
         yield watcher
 
 
-def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher", workers: int = 1) -> list["Ended"]:
+def trackers_of(option: str, names: Sequence[str] | None) -> list[str]:
+    """Return the trackers that an option names; raises UserError where there is no such, or its package is not installed."""
+    from evolute.commands.flags import separate
+    from evolute.export.writing import require
+    from evolute.report.trackers import TENSORBOARD, TRACKERS
+
+    separate(option, names or (), TENSORBOARD)
+    for name in names or ():
+        if name not in TRACKERS:
+            raise UserError(f"{option} is {name!r}{closest(name, TRACKERS)}; choose from {', '.join(TRACKERS)}.")
+        require(f"{option} {name}", name, [TRACKERS[name].module])
+    if names is not None and not names:
+        raise UserError(f"{option} is empty; choose from {', '.join(TRACKERS)}.")
+    return list(dict.fromkeys(names or ()))
+
+
+def tracking(names: Sequence[str], folder_of: Callable[[int], Path], watcher: "Watcher") -> "Tracking":
+    """Return what tells trackers of the runs of seeds."""
+    from evolute.report.tracking import Tracking
+
+    return Tracking(names, folder_of, noting("note", watcher))
+
+
+def train_seeds(
+    run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher", workers: int = 1, trackers: Sequence[str] = ()
+) -> list["Ended"]:
     """Train one population per seed while showing them."""
     from evolute import engine
     from evolute.environments.gym import Environment
@@ -88,7 +121,8 @@ def train_seeds(run: "Run", seeds: list[int], out: Path | None, watcher: "Watche
         def train(observer: "Observer") -> list["Result"]:
             return engine.train_seeds(run, seeds, folders, observer, noting("note", watcher), workers)
 
-        return watch(train, outs_of(out or shown, seeds), folders, modules_of(run.env, run.wrap), watcher)
+        told = tracking(trackers, dict(zip(seeds, folders, strict=True)).__getitem__, watcher) if trackers else None
+        return watch(train, outs_of(out or shown, seeds), folders, modules_of(run.env, run.wrap), watcher, told)
 
 
 def noting(whose: str, watcher: "Watcher") -> Callable[[str], None]:
@@ -107,6 +141,7 @@ def watch(
     folders: list[Path],
     modules: Sequence[str],
     watcher: "Watcher",
+    tracking: "Tracking | None" = None,
 ) -> list["Ended"]:
     """Train while showing the populations; stop on a signal, and say how to go on.
 
@@ -116,6 +151,7 @@ def watch(
         folders: the same as absolute paths, because the working folder may change.
         modules: which are imported for the environment.
         watcher: shows the populations.
+        tracking: tells trackers of them, if that is asked for.
     """
     from evolute.commands import hints
     from evolute.commands.compile_cache import remember_compiled_programs
@@ -128,13 +164,16 @@ def watch(
         check()
         if watcher is not None:
             watcher(progress)
+        if tracking is not None:
+            tracking(progress)
 
     try:
-        with stopping_gently():
+        with stopping_gently(), contextlib.closing(tracking) if tracking is not None else contextlib.nullcontext():
             results = train(observe)
     except (Interrupted, RunStopped) as stop:
         left = [out for out, folder in zip(outs, folders, strict=True) if (folder / CONFIG_FILE).is_file()]
-        how = f"Go on from the last checkpoint with: {hints.commands('resume', left, modules)}" if left else ""
+        more = ["--track", *tracking.names] if tracking is not None else []
+        how = f"Go on from the last checkpoint with: {hints.commands('resume', left, modules, *more)}" if left else ""
         if isinstance(stop, RunStopped):
             raise RunStopped(f"{stop} {how}".strip()) from None
         complain(f"stopped. {how}".strip())
@@ -142,10 +181,15 @@ def watch(
     return [(result, out, modules) for result, out in zip(results, outs, strict=True)]
 
 
-def report(ended: list["Ended"], quiet: bool) -> None:
-    """Print the leaderboards of runs that have ended, and what to type next."""
-    for result, out, modules in () if quiet else ended:
-        _print_result(result, out, modules)
+def report(ended: list["Ended"], watcher: "Watcher") -> None:
+    """Print the leaderboards of runs that have ended, and what to type next; to a program the results alone."""
+    from evolute.report.json_lines import JsonLines
+
+    for result, out, modules in ended:
+        if isinstance(watcher, JsonLines):
+            watcher.end(result, out)
+        elif watcher is not None:
+            _print_result(result, out, modules)
 
 
 def _print_result(result: "Result", out: Path, modules: Sequence[str]) -> None:

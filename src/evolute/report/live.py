@@ -6,7 +6,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -27,7 +27,7 @@ PAUSES = (5.0, 10.0, 20.0, 40.0, 60.0)
 # Seconds without progress that need no explanation.
 SHORT = 1.0
 # Lines of a terminal that the live table's head, foot and edges take.
-SURROUNDINGS = 11
+SURROUNDINGS = 8
 
 
 class Doing(logging.Handler):
@@ -167,8 +167,8 @@ class LiveTable:
         if self._progress is not None:
             run, done = self._progress.state.run, self._progress.steps
             foot.add_row(ProgressBar(total=run.steps, completed=done, width=min(60, self._console.width)))
-            foot.add_row(Text(status(self._progress), style="dim"))
-        foot.add_row(Text(str(self._doing), style="dim", no_wrap=True, overflow="ellipsis"))
+            foot.add_row(_one_line(short_status(self._progress)))
+        foot.add_row(_one_line(str(self._doing) or standing(list(self._states.values()))))
         return foot if self._table is None else Group(self._table, foot)
 
     def _room(self) -> int:
@@ -192,7 +192,13 @@ class LiveTable:
                 f"{self._contained.get(key, 0.0):.0f}",
             )
             rows.append(cells)
-        return fitted(_with_more(title, len(state.members) - len(rows)), columns, rows, self._console.width)
+        return self._fitted(_with_more(title, len(state.members) - len(rows)), columns, rows)
+
+    def _fitted(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+        table = fitted(title, columns, rows, self._console.width)
+        # Two lines more for members.
+        table.show_edge = False
+        return table
 
     def _best_members(self, state: "State") -> list[Any]:
         """Return as many members as there is room for, the best of them, in the order of their slots."""
@@ -223,7 +229,11 @@ class LiveTable:
                 number(state.best.fitness if state.best else None),
             )
             rows.append(cells)
-        return fitted(_with_more(title, len(self._states) - len(rows)), columns, rows, self._console.width)
+        return self._fitted(_with_more(title, len(self._states) - len(rows)), columns, rows)
+
+
+def _one_line(text: str) -> Text:
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _with_more(title: str, more: int) -> str:
@@ -236,6 +246,8 @@ class PlainLines:
     def __init__(self, console: Console, doing: Doing):
         self._console, self._doing = console, doing
         self._progress: Progress | None = None
+        # Characters that values have taken so far, by name, so that what stands below each other is lined up.
+        self._widths: dict[str, int] = {}
         self._life = SignsOfLife(self._sign)
 
     def __enter__(self) -> "PlainLines":
@@ -264,13 +276,18 @@ class PlainLines:
             return
         self._life.told()
         whose = f"seed={progress.state.run.seed} " if progress.populations > 1 else ""
+        lines = []
         for row in progress.rows:
             batch, learning_rate, damping = rates(row["hyperparameters"])
-            self._print(
-                f"{whose}steps={row['steps']} member={row['member']} kind={row['kind']} fitness={number(row['fitness'])} "
-                f"batch={batch} learning_rate={learning_rate} damping={damping} "
-                f"contained={contained(row):.0f} environment_faults={row['environment_faults']}"
-            )
+            values = {"steps": row["steps"], "member": row["member"], "kind": row["kind"], "fitness": number(row["fitness"])}
+            values |= {"batch": batch, "learning_rate": learning_rate, "damping": damping}
+            lines.append(values | {"contained": f"{contained(row):.0f}", "environment_faults": row["environment_faults"]})
+        self._widths["steps"] = len(str(progress.state.run.steps))
+        for name, value in (pair for values in lines for pair in values.items()):
+            self._widths[name] = max(self._widths.get(name, 0), len(str(value)))
+        for values in lines:
+            pairs = (f"{name}={value!s:{self._widths[name]}}" for name, value in values.items())
+            self._print(whose + " ".join(pairs).rstrip())
         for event in progress.events:
             # A caution is printed by whoever is told of it.
             if event["event"] != "caution":
@@ -291,11 +308,50 @@ def status(progress: "Progress") -> str:
     """Return steps, rate and time left."""
     total = population_steps(progress)
     rate = total / progress.elapsed if progress.elapsed else 0.0
-    left = progress.elapsed * (progress.state.run.steps - progress.steps) / progress.steps if progress.steps else math.nan
     return (
         f"{progress.steps:,} of {progress.state.run.steps:,} steps; population {total:,}, {rate:,.0f} per second; "
-        f"{duration(progress.elapsed)} elapsed, {duration(left) if math.isfinite(left) else 'unknown'} left"
+        f"{duration(progress.elapsed)} elapsed, {time_left(progress)} left"
     )
+
+
+def short_status(progress: "Progress") -> str:
+    """Return the same in less than 80 characters."""
+    total = population_steps(progress)
+    rate = total / progress.elapsed if progress.elapsed else 0.0
+    return (
+        f"{progress.steps:,} of {progress.state.run.steps:,} steps; {rate:,.0f} per second in all; "
+        f"{duration(progress.elapsed)} elapsed, {time_left(progress)} left"
+    )
+
+
+def seconds_left(progress: "Progress") -> float:
+    """Return how long the run will still take, if it goes on as so far; NaN where that is unknown."""
+    return progress.elapsed * (progress.state.run.steps - progress.steps) / progress.steps if progress.steps else math.nan
+
+
+def time_left(progress: "Progress") -> str:
+    """Return the same for people."""
+    left = seconds_left(progress)
+    return duration(left) if math.isfinite(left) else "unknown"
+
+
+def standing(states: "list[State]") -> str:
+    """Return the best fitness so far and the newest exploit, of one population or several side by side."""
+    found = [(state.best, state) for state in states if state.best is not None]
+    exploits = [(state.lineage[-1], state) for state in states if state.lineage]
+    said = []
+    if found:
+        best, state = max(found, key=lambda pair: pair[0].fitness)
+        said.append(f"best so far {number(best.fitness)}, member {best.slot}{_of_seed(state, states)}")
+    if exploits:
+        last, state = max(exploits, key=lambda pair: pair[0]["steps"])
+        who = f"{last['member']} copied {last['parent']}{_of_seed(state, states)}"
+        said.append(f"last exploit: {who} at {last['steps']:,} steps")
+    return "; ".join(said)
+
+
+def _of_seed(state: "State", states: "list[State]") -> str:
+    return f" of seed {state.run.seed}" if len(states) > 1 else ""
 
 
 def population_steps(progress: "Progress") -> int:

@@ -57,6 +57,8 @@ LONGEST_LINEAGE = 1_000
 LEAST_IMPORTANT = ("damping", "batch", "copied", "quarantined", "steps", "parent", "first", "events", "rate", "change", "median")
 # What a table puts around its columns, and after each of them.
 EDGES, GAP = 2, 2
+# Characters of a column that is broken over lines, at least.
+FOLD = 9
 # The least and the most characters of a learning curve.
 CURVE = 10, 60
 
@@ -73,11 +75,16 @@ def fitted(
     rows: Sequence[Sequence[str | Text]],
     width: int = WIDTH,
     left: Iterable[str] = ("kind",),
+    folded: Iterable[str] = (),
 ) -> Table:
-    """Return a table that fits a width; where it is too narrow the least important columns are left out, and named below."""
+    """Return a table that fits a width; where it is too narrow the least important columns are left out, and named below.
+
+    Columns that are `folded` are broken over lines before that.
+    """
+    short = [[str(cell)[:FOLD] if columns[n] in folded else cell for n, cell in enumerate(row)] for row in rows]
     kept = list(range(len(columns)))
     for name in LEAST_IMPORTANT:
-        if natural_width([columns[n] for n in kept], [[row[n] for n in kept] for row in rows]) <= width:
+        if natural_width([columns[n] for n in kept], [[row[n] for n in kept] for row in short]) <= width:
             break
         kept = [n for n in kept if columns[n] != name]
     lacking = [columns[n] for n in range(len(columns)) if n not in kept]
@@ -92,7 +99,9 @@ def fitted(
         padding=(0, 1, 0, 0),
     )
     for n in kept:
-        table.add_column(columns[n], justify="left" if columns[n] in left else "right", no_wrap=True)
+        table.add_column(
+            columns[n], justify="left" if columns[n] in left else "right", no_wrap=columns[n] not in folded, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(row[n] for n in kept))
     return table

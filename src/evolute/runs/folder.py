@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,12 +143,12 @@ class RunFolder:
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Add rows to metrics.jsonl."""
         self.check_still_there()
-        append(self.path / METRICS_FILE, _lines(rows))
+        append(self.path / METRICS_FILE, json_lines(rows).encode())
 
     def append_events(self, rows: list[dict[str, Any]]) -> None:
         """Add rows to events.jsonl."""
         self.check_still_there()
-        append(self.path / EVENTS_FILE, _lines(rows))
+        append(self.path / EVENTS_FILE, json_lines(rows).encode())
 
     def carried(self, run: "Run") -> dict[str, Any]:
         """Return what every checkpoint carries of this folder, so that it can be brought back to where the checkpoint is."""
@@ -323,8 +323,9 @@ def _refuse_folder(run: Path, path: Path) -> None:
         raise UserError(f"{str(path)!r} is a folder where a run keeps a file; move it away.")
 
 
-def _lines(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(_finite(row)) + "\n" for row in rows).encode()
+def json_lines(rows: Iterable[dict[str, Any]]) -> str:
+    """Return rows as JSON, one a line; numbers that are not finite are null."""
+    return "".join(json.dumps(_finite(row)) + "\n" for row in rows)
 
 
 def check_outs(outs: Sequence[str | Path], count: int) -> list[Path]:

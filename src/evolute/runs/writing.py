@@ -12,7 +12,7 @@ from evolute.training.worker import Worker, shared
 
 
 def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
-    """Write rows of metrics, events and the best policy."""
+    """Write rows of metrics, which get the seconds of the interval's phases, events, and the best policy."""
     began = time.perf_counter()
     state.lineage += [event for event in events if event["event"] == "exploit"]
     if folder is not None:
@@ -20,7 +20,10 @@ def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]],
         if state.best is not None:
             folder.write_best(state.best.policy, rows.describe(state.best))
         state.seconds["record"] += time.perf_counter() - began
-        folder.append_metrics([{**row, "seconds": state.seconds} for row in metrics])
+    for row in metrics:
+        row["seconds"] = state.seconds
+    if folder is not None:
+        folder.append_metrics(metrics)
     state.seconds = dict.fromkeys(PHASES, 0.0)
 
 

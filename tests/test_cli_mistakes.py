@@ -244,7 +244,18 @@ def test_help_explains_every_option(capsys, command, flag):
     assert f"usage: evolute {command}" in out
     fields = {field.name: field for field in dataclasses.fields(Run)}
     names = {
-        "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "workers", "allow_import", "dry_run", "track", "log", "quiet"],
+        "train": [
+            *fields.keys() - {"env"},
+            "seeds",
+            "config",
+            "out",
+            "workers",
+            "allow_import",
+            "dry_run",
+            "track",
+            "log",
+            "quiet",
+        ],
         "resume": ["steps", "allow_version_change", "workers", "track", "allow_import", "log", "quiet"],
         "list": ["json"],
         "track": ["to"],

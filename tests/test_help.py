@@ -75,5 +75,5 @@ def test_choices_are_shown_where_a_value_belongs(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
     out = capsys.readouterr().out
-    assert "--strategy {pbt,pb2,mfpbt,blind,none}" in out
+    assert "--strategy {pbt,pb2,mfpbt,blind,none,replay}" in out
     assert re.search(r"usage: evolute train .*\bENV$", out, re.MULTILINE)

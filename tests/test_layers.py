@@ -15,7 +15,7 @@ LAYERS = (
     ("options",),
     ("hyperparameters", "presets", "rules"),
     ("optimizers",),
-    ("kinds", "overlay"),
+    ("kinds", "overlay", "schedule"),
     ("resolution",),
     ("checks",),
     ("config",),

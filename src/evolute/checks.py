@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from evolute import limits, options
+from evolute import limits, options, schedule
 from evolute.errors import UserError, closest
 from evolute.hyperparameters import SETTINGS, Hyperparameters
 from evolute.resolution import OF_ALGORITHMS, refuse
@@ -15,10 +15,23 @@ Run = Any
 
 def check(run: Run) -> None:
     """Raise UserError where settings do not fit each other; bounds and starts become what is meant by them."""
+    _check_schedule(run)
     _check(run)
     _check_networks(run)
     _check_bounds(run)
     _check_initial(run)
+
+
+def _check_schedule(run: Run) -> None:
+    if (run.strategy == "replay") != bool(run.schedule):
+        raise UserError(
+            f"strategy is {run.strategy!r} and schedule is {'given' if run.schedule else 'empty'}; the strategy 'replay' follows "
+            "a schedule, and no other does: `evolute replay` makes one of a run."
+        )
+    if run.schedule:
+        full = schedule.completed(run)
+        run.schedule.clear()
+        run.schedule.update(full)
 
 
 def _check(run: Run) -> None:

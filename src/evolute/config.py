@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from typing import Any
 
-from evolute import checks, kinds, limits, optimizers, options, resolution
+from evolute import checks, kinds, limits, optimizers, options, resolution, schedule
 from evolute.hyperparameters import BOUNDS, SETTINGS, Hyperparameters
 from evolute.options import Rule, choice, not_negative, positive, setting
 from evolute.overlay import merge
@@ -147,8 +147,8 @@ class Run:
     strategy: str = setting(
         "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' fits a Gaussian process to what every member gained, "
         "'mfpbt' has sub-populations that evolve at different frequencies. Controls: 'blind' copies and perturbs by chance, "
-        "'none' nobody.",
-        choice("pbt", "pb2", "mfpbt", "blind", "none"),
+        "'none' nobody; 'replay' has one member that follows a schedule.",
+        choice("pbt", "pb2", "mfpbt", "blind", "none", "replay"),
         "'pbt'",
         default="pbt",
     )
@@ -158,6 +158,12 @@ class Run:
         "1 10 25 50",
         "evolutions",
         default=(1, 10, 25, 50),
+    )
+    schedule: dict[str, Any] = setting(
+        "For replay: what the one member is from which interval on, counted from 0. `evolute replay` makes it of a run.",
+        TABLE,
+        "0.kind=adam 12.actor_learning_rate=0.0005",
+        default={},
     )
     truncation: float = setting(
         "Fraction of the population that is replaced at an evolution, at most one half.",
@@ -322,7 +328,9 @@ class Run:
 
     @property
     def kinds(self) -> list[str]:
-        """Each slot's optimizer kind, in the order of the mix."""
+        """Each slot's optimizer kind, in the order of the mix; with a schedule that of the one member at the start."""
+        if self.schedule:
+            return [schedule.kind_at(self.schedule, 0)]
         return [kind for kind, count in self.mix.items() for _ in range(count)]
 
     def settings_of(self, kind: str) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def evolve_members(state: State, crew: Sequence[Worker]) -> list[Exploit]:
     began = time.perf_counter()
     run, exploits = state.run, []
     # Before every member has learnt, fitness says nothing of optimizers or hyperparameters.
-    if all(member.gradient_steps for member in state.members):
+    if run.schedule or all(member.gradient_steps for member in state.members):
         select = stream(run, POPULATION, state.interval, Purpose.SELECT)
         explore = [stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
         standings = [member.standing for member in state.members]
@@ -221,10 +221,10 @@ def copy_member(state: State, crew: Sequence[Worker], exploit: Exploit) -> None:
     """Carry out an exploit; the optimizer's state is copied between equal kinds if configured."""
     child, parent = state.lane(exploit.child.slot), state.lane(exploit.parent.slot)
     reset = not (exploit.same_kind and state.run.copy_optimizer_state)
-    parcel = worker.of(crew, parent).give(parent)
-    worker.of(crew, child).take(child, parcel, reset, state.interval)
+    worker.copy(crew, child, parent, exploit.child.kind, reset, state.interval)
     profile = state.members[exploit.child.slot]
-    profile.parent, profile.hyperparameters = exploit.parent.slot, exploit.hyperparameters
+    profile.kind, profile.hyperparameters = exploit.child.kind, exploit.hyperparameters
+    profile.parent = exploit.parent.slot if child != parent else None
 
 
 def finish(state: State, crew: Sequence[Worker], folder: RunFolder | None, wall_seconds: float) -> Result:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evolute import schedule
 from evolute.config import Run
 from evolute.environments.spaces import Facts
 from evolute.evolution.base import Memory, Standing
@@ -31,7 +32,7 @@ class Best(NamedTuple):
 
 @dataclass
 class Profile:
-    """What is known of a member outside of the worker that trains it. Its slot and kind never change."""
+    """What is known of a member outside of the worker that trains it. Its slot never changes, its kind by a schedule alone."""
 
     slot: int
     kind: str
@@ -101,6 +102,10 @@ class State:
         """The members' places, by slot."""
         return range(self.lane(0), self.lane(len(self.members)))
 
+    def kind_in(self, member: Profile, interval: int) -> str:
+        """Return the kind by which a member learnt in an interval, from 0."""
+        return schedule.kind_at(self.run.schedule, interval) if self.run.schedule else member.kind
+
     @property
     def intervals(self) -> int:
         """Intervals of the whole run; the last one may be cut short."""
@@ -132,6 +137,8 @@ class State:
 
 def new_profile(run: Run, slot: int, kind: str) -> Profile:
     """Return what is known of a member before its first step."""
+    if run.schedule:
+        return Profile(slot, kind, schedule.hyperparameters(run.schedule["0"]))
     start = stream(run, slot, 0, Purpose.START)
     return Profile(slot, kind, drawn(run.initial_hyperparameters(kind), run.starts_of(kind), start))
 

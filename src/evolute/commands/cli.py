@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("RUN ...", "print tables of several runs, with the doubt that few repetitions leave"),
     "reproduce": ("NAME", "train an experiment of many runs, and make its tables and figures"),
     "track": ("RUN", "write a run's metrics for TensorBoard or Weights & Biases"),
+    "replay": ("RUN", "train one agent through the ancestry of a run's winner, on new seeds"),
     "report": ("RUN", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
     "watch": ("RUN", "serve that page on this machine while the run goes on"),
     "demo": ("", "train a small mixed population in a few minutes"),

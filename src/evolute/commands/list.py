@@ -13,7 +13,9 @@ from evolute.errors import UserError, printable
 class Flags:
     """List the runs in a folder and below it: environment, mix, steps, best, and state."""
 
-    top: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder to look in.")]] = Path("runs")
+    top: tyro.conf.Positional[
+        Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder to look in.", help_behavior_hint="(runs where none is named)")]
+    ] = Path("runs")
     json: tyro.conf.FlagCreatePairsOff[
         Annotated[
             bool, tyro.conf.arg(help="Print one JSON object a line, for programs.", help_behavior_hint="(default: a table)")

@@ -39,7 +39,7 @@ def asked_for(flags: Any) -> tuple["Run", list[int]]:
     if flags.seed is not None and flags.seeds is not None:
         raise UserError("both --seed and --seeds are given; choose one.")
     run = Run(**settings)
-    seeds = [run.seed] if flags.seeds is None else _different(flags.seeds)
+    seeds = [run.seed] if flags.seeds is None else different(flags.seeds)
     for seed in seeds:
         dataclasses.replace(run, seed=seed)  # keeps the rule of a seed, or is refused
     # Who types an environment or a wrapper means its module, too.
@@ -72,7 +72,7 @@ def print_plan(run: "Run", seeds: Sequence[int], workers: int) -> None:
     needs.check(run, need, [])
 
 
-def _different(words: Sequence[str]) -> list[int]:
+def different(words: Sequence[str]) -> list[int]:
     """Return the numbers that --seeds was given."""
     separate("--seeds", words, "0 1 2")
     seeds = [whole_number("--seeds", word, least=0) for word in words]

@@ -373,6 +373,11 @@ def event_line(event: dict[str, Any]) -> str:
             f"warning: {event['share']:.0%} of the units in a hidden layer of the {event['network']} of member {event['member']} "
             f"({event['member_kind']}) are dead; lower its learning rate or its clip if its fitness falls"
         )
+    if event["event"] == "schedule":
+        return (
+            f"member {event['member']} follows its schedule: {event['member_kind']} after {event['old_kind']}; "
+            f"optimizer state {event['optimizer_state']}"
+        )
     return f"the environment of member {event['member']} failed in {event['during']}, in {event['call']}: {event['message']}"
 
 

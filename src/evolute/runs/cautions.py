@@ -21,6 +21,7 @@ from evolute.training.host import carries
 OTHER_PHYSICS = (3, 3, 6)
 # Settings that a strategy does not use.
 UNUSED = {"mfpbt": ("truncation",), "none": ("truncation", "factors", "frequencies")}
+UNUSED["replay"] = UNUSED["none"]
 
 
 def at_start(run: Run, facts: Facts) -> list[str]:

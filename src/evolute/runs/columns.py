@@ -24,6 +24,11 @@ class Ended(NamedTuple):
     outcome: "Outcome"
 
     @property
+    def kind(self) -> str:
+        """By which it learnt; since the interval's end it may be of another."""
+        return self.state.kind_in(self.member, self.state.interval - 1)
+
+    @property
     def updates(self) -> float:
         """Updates of each critic, at least 1 to divide by."""
         return max(float(self.outcome.sums.updates), 1.0)
@@ -72,7 +77,7 @@ COLUMNS = (
     Column("interval", "", "Number of the interval, from 1.", lambda e: e.state.interval, WHOLE),
     Column("steps", "environment steps", "The run's clock.", lambda e: e.state.steps_done, WHOLE),
     Column("member", "", "Slot of the member.", lambda e: e.member.slot, SLOT),
-    Column("kind", "", "Its algorithm, where that is not TD3, and its optimizers.", lambda e: e.member.kind, NAME),
+    Column("kind", "", "Its algorithm, where that is not TD3, and its optimizers.", lambda e: e.kind, NAME),
     Column("fitness", "return", "Mean of the evaluation's episodes.", lambda e: e.outcome.evaluation.mean, NUMBER_OR_NULL),
     Column("fitness_std", "return", "Their standard deviation.", lambda e: e.outcome.evaluation.std),
     Column("episode_length", "steps", "Mean length of these episodes.", lambda e: _mean(e.outcome.evaluation.lengths)),

@@ -63,7 +63,9 @@ def source(folder: RunFolder, member: int | None) -> Source:
     if not policy.finite:
         raise UserError(f"the policy of member {member} in {str(folder.path)!r} has diverged: it is not finite; choose another.")
     own = found.manifest["members"][member]
-    return Source(policy, f"member-{member}", member, run_of(found).kinds[member], own["fitness"], own["environment_steps"])
+    return Source(
+        policy, f"member-{member}", member, own.get("kind", run_of(found).kinds[member]), own["fitness"], own["environment_steps"]
+    )
 
 
 def newest(path: Path) -> "Checkpoint":
@@ -105,7 +107,7 @@ def of_member(path: Path, slot: int, facts: "Facts", found: "Checkpoint | None" 
     members, run = found.manifest["members"], run_of(found)
     if not 0 <= slot < min(len(members), len(run.kinds)):
         raise UserError(f"--member is {slot}; the run in {str(path)!r} has the members 0 to {len(members) - 1}.")
-    algorithm = algorithms.build(run, run.kinds[slot], *facts.shape)
+    algorithm = algorithms.build(run, members[slot].get("kind", run.kinds[slot]), *facts.shape)
     learner = algorithm.init(np.random.default_rng(0))
     normaliser = Normaliser(facts.shape.observations) if run.normalize_observations else None
     try:

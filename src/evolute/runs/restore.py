@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evolute import evolution
+from evolute import evolution, schedule
 from evolute.config import Run
 from evolute.errors import Damaged, UserError
 from evolute.files import CHECKPOINT_FOLDER
@@ -46,6 +46,7 @@ def restore(run: Path, checkpoint: Checkpoint, state: State, workers: Sequence[W
         if checkpoint.interval > state.intervals:
             raise Damaged(f"it is of interval {checkpoint.interval} of {state.intervals}")
         for member, described in zip(state.members, manifest["members"], strict=True):
+            member.kind = _kind(member, described, checkpoint.interval, manifest["evolved"], state.run)
             _check_counts(member, described, manifest["steps"], state.run)
             member.environment_steps = described["environment_steps"]
             member.gradient_steps = described["gradient_steps"]
@@ -67,10 +68,22 @@ def restore(run: Path, checkpoint: Checkpoint, state: State, workers: Sequence[W
     state.earlier_seconds = manifest["seconds"]
 
 
+def _kind(member: Profile, described: dict[str, Any], interval: int, evolved: bool, run: Run) -> str:
+    """Return a member's kind after so many intervals; raises Damaged where its schedule says another."""
+    if not run.schedule:
+        return member.kind
+    due = schedule.kind_at(run.schedule, interval if evolved else max(interval - 1, 0))
+    if described.get("kind") != due:
+        raise Damaged(f"member {member.slot} is of the kind {described.get('kind')!r}, where the schedule says {due!r}")
+    return due
+
+
 def _check_counts(member: Profile, described: dict[str, Any], steps: int, run: Run) -> None:
     """Raise Damaged where a member cannot have counted so far by `steps` of the run's clock."""
     intervals, rest = divmod(steps, run.interval)
-    own = intervals * run.interval_steps(member.kind, run.interval) + run.interval_steps(member.kind, rest)
+    stretches = schedule.stretches(run.schedule, intervals) if run.schedule else [(member.kind, intervals)]
+    last = schedule.kind_at(run.schedule, intervals) if run.schedule else member.kind
+    own = sum(count * run.interval_steps(kind, run.interval) for kind, count in stretches) + run.interval_steps(last, rest)
     taken = steps if run.shrink == "gradient" else own
     if described["environment_steps"] != taken:
         raise Damaged(f"member {member.slot} has taken {described['environment_steps']:,} steps instead of {taken:,}")
@@ -85,7 +98,8 @@ def _hyperparameters(member: Profile, given: dict[str, Any], run: Run) -> Hyperp
     known = {name: value for name, value in given.items() if name in Hyperparameters._fields}
     start = run.initial_hyperparameters(member.kind)
     hyper = start._replace(**known)
-    most = max(start.batch_size, run.bounds_of("batch_size")[1], *run.initial.get("batch_size", ()))
+    scheduled = [entry["batch_size"] for entry in run.schedule.values()]
+    most = max(start.batch_size, run.bounds_of("batch_size")[1], *run.initial.get("batch_size", ()), *scheduled)
     if type(hyper.batch_size) is not int or not 1 <= hyper.batch_size <= most:
         raise Damaged(f"member {member.slot} has a batch size of {hyper.batch_size}")
     for name, value in hyper._asdict().items():

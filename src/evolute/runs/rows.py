@@ -34,6 +34,8 @@ def interval_rows(
 def event_row(state: State, exploit: Exploit) -> dict[str, Any]:
     """Return one exploit as an event."""
     child, parent = exploit.child, exploit.parent
+    if child.slot == parent.slot:
+        return schedule_row(state, exploit)
     return {
         "event": "exploit",
         "interval": state.interval,
@@ -52,6 +54,23 @@ def event_row(state: State, exploit: Exploit) -> dict[str, Any]:
     }
 
 
+def schedule_row(state: State, exploit: Exploit) -> dict[str, Any]:
+    """Return what a schedule made of the one member as an event."""
+    new, old = exploit.child, exploit.parent
+    return {
+        "event": "schedule",
+        "interval": state.interval,
+        "steps": state.steps_done,
+        "member": new.slot,
+        "member_kind": new.kind,
+        "old_kind": old.kind,
+        **({"networks": "alike"} if kinds.of(new.kind).algorithm != kinds.of(old.kind).algorithm else {}),
+        "optimizer_state": "copied" if exploit.same_kind and state.run.copy_optimizer_state else "new",
+        "old_hyperparameters": old.hyperparameters._asdict(),
+        "new_hyperparameters": exploit.hyperparameters._asdict(),
+    }
+
+
 def trouble_rows(state: State, interval: int) -> list[dict[str, Any]]:
     """Return an interval's failures of environments and its quarantines as events; `interval` counts from 1."""
     rows = []
@@ -59,7 +78,8 @@ def trouble_rows(state: State, interval: int) -> list[dict[str, Any]]:
         common = {"interval": interval, "steps": min(interval * state.run.interval, state.run.steps), "member": member.slot}
         rows += [{"event": "environment_fault", **common, **fault._asdict()} for fault in member.faults]
         if member.quarantined is not None:
-            rows.append({"event": "quarantine", **common, "member_kind": member.kind, "reason": member.quarantined})
+            kind = state.kind_in(member, interval - 1)
+            rows.append({"event": "quarantine", **common, "member_kind": kind, "reason": member.quarantined})
     return rows
 
 
@@ -71,7 +91,7 @@ def dead_rows(state: State, outcomes: list[Outcome]) -> list[dict[str, Any]]:
             "interval": state.interval,
             "steps": state.steps_done,
             "member": member.slot,
-            "member_kind": member.kind,
+            "member_kind": state.kind_in(member, state.interval - 1),
             "network": network,
             "share": share,
         }

@@ -125,6 +125,17 @@ class Host:
         # Its actions are no longer in the replay.
         member.drop_episode()
 
+    def become(self, lane: int, kind: str) -> None:
+        """Let a member learn as another kind from now on, in a new group that has done as many updates; `take` fills it."""
+        member, old = self.members[lane], self.group_of(lane)
+        run = self.runs[lane // len(self.runs[0].kinds)]
+        algorithm = algorithms.build(run, kind, *self.facts.shape)
+        learner = algorithm.init(stream(run, member.slot, 0, Purpose.INITIALISE))
+        programs = placement.make_programs(algorithm, run.precision, kind)
+        group = Group([lane], kind, programs, old.device, [learner], run.steps_per_round)
+        group.updates, member.kind = old.updates, kind
+        self.groups[self.groups.index(old)] = group
+
     def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
         """Write new transitions of members into a run folder."""
         for lane in lanes:
@@ -133,11 +144,14 @@ class Host:
     def save(self, folder: Path, lanes: Sequence[int], interval: int) -> dict[int, dict[str, Any]]:
         """Write the learners of members and return what a checkpoint's manifest says of each, by lane."""
         storage.require_segments(folder, [self.members[lane] for lane in lanes])
-        return {lane: storage.save(folder, self.members[lane], self.group_of(lane), interval) for lane in lanes}
+        scheduled = bool(self.runs[0].schedule)
+        return {lane: storage.save(folder, self.members[lane], self.group_of(lane), interval, scheduled) for lane in lanes}
 
     def restore(self, folder: Path, members: Mapping[int, dict[str, Any]]) -> None:
         """Bring new members, by lane, to where a checkpoint's manifest says."""
         for lane, described in members.items():
+            if (kind := described.get("kind", self.members[lane].kind)) != self.members[lane].kind:
+                self.become(lane, kind)
             storage.restore(folder, self.members[lane], self.group_of(lane), described)
 
     def play(self, policy: Policy, seeds: list[int]) -> Evaluation:
@@ -189,7 +203,8 @@ def make_groups(runs: Sequence[Run], lanes: Sequence[int], shape: Shape, policy:
     built = {kind: algorithms.build(run, kind, *shape) for kind in dict.fromkeys(by_lane.values())}
     programs = {kind: placement.make_programs(algorithm, run.precision, kind) for kind, algorithm in built.items()}
     groups = []
-    for kind, own, device in placement.deal(by_lane, run.placement):
+    # A member with a schedule changes its kind, and then its group, by itself.
+    for kind, own, device in placement.deal(by_lane, "map" if run.schedule else run.placement):
         rngs = [stream(runs[lane // size], lane % size, 0, Purpose.INITIALISE) for lane in own]
         learners = [built[kind].init(rng) for rng in rngs]
         if policy is not None:

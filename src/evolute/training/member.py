@@ -34,7 +34,7 @@ class Episode(NamedTuple):
 
 @dataclass
 class Member:
-    """One agent: what is not a network. Its slot and kind never change."""
+    """One agent: what is not a network. Its slot never changes, its kind by a schedule alone."""
 
     slot: int
     kind: str

@@ -200,6 +200,7 @@ class Group:
     Attributes:
         lanes: their places among all members of all populations, in order.
         updates: learner updates done so far; shared by the members, so schedules are one branch for all.
+        device: where their learners are.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class Group:
         self.kind = kind
         self.updates = 0
         self._programs = programs
-        self._device = device
+        self.device = device
         self._learners: Packed = programs.begin(self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *learners)))
         self._steps_per_round = steps_per_round
         self._actors: Any = None
@@ -349,7 +350,7 @@ class Group:
             self._learners = jax.tree.map(lambda all_, one: all_.at[index].set(one), self._learners, packed)
 
     def _place(self, tree: Any) -> Any:
-        return jax.device_put(tree, self._device)
+        return jax.device_put(tree, self.device)
 
     def _on_host(self, tree: Any) -> Any:
         # Copies: on a CPU device_get gives the device's own memory, which the next update gives away.

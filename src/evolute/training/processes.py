@@ -196,6 +196,10 @@ class WorkerProcess:
         """Make a member a copy."""
         self._ask("take", lane, parcel, reset, interval)
 
+    def become(self, lane: int, kind: str) -> None:
+        """Let a member learn as another kind from now on."""
+        self._ask("become", lane, kind)
+
     def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
         """Write new transitions of members into a run folder."""
         self._ask("save_replay", folder, lanes, interval)
@@ -259,7 +263,7 @@ class WorkerProcess:
             except Lost as lost:
                 self._replace(str(lost), tell)
                 self._send(call, arguments)
-        if self._folders and call in ("train", "take", "save_replay"):
+        if self._folders and call in ("train", "take", "become", "save_replay"):
             self._since.append((call, self._remembered(call, arguments)))
         return answer
 

@@ -44,10 +44,14 @@ def forget_overwritten(replay: ReplayBuffer) -> None:
         del replay.segments[0]
 
 
-def save(run: Path, member: Member, group: Group, interval: int) -> dict[str, Any]:
-    """Write a member's learner and return what the checkpoint's manifest says of the member, as far as its worker knows it."""
+def save(run: Path, member: Member, group: Group, interval: int, scheduled: bool = False) -> dict[str, Any]:
+    """Write a member's learner and return what the checkpoint's manifest says of the member, as far as its worker knows it.
+
+    Its kind is in it where a schedule may have changed that.
+    """
     make_folder(run / CHECKPOINT_FOLDER, parents=False)
     return {
+        **({"kind": member.kind} if scheduled else {}),
         "environment_steps": member.environment_steps,
         "gradient_steps": member.gradient_steps,
         "updates": group.updates,

@@ -107,6 +107,10 @@ class Worker(Protocol):
         """
         ...
 
+    def become(self, lane: int, kind: str) -> None:
+        """Let a member learn as another kind from now on, before it takes over what it was."""
+        ...
+
     def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
         """Write new transitions of members into a run folder, after that many intervals and before an evolution."""
         ...
@@ -131,6 +135,23 @@ class Worker(Protocol):
 def of(workers: Sequence[Worker], lane: int) -> Worker:
     """Return the worker that has a member."""
     return next(worker for worker in workers if lane in worker.lanes)
+
+
+def copy(workers: Sequence[Worker], child: int, parent: int, kind: str, reset: bool, interval: int) -> None:
+    """Make a member a copy of another one, after that many intervals; of itself where a schedule gives it another kind.
+
+    Args:
+        workers: that have the members.
+        child: its lane.
+        parent: the lane of the other one.
+        kind: of the child from now on.
+        reset: whether its optimizers' state starts anew.
+        interval: how many have ended.
+    """
+    parcel, own = of(workers, parent).give(parent), of(workers, child)
+    if child == parent and kind != parcel.kind:
+        own.become(child, kind)
+    own.take(child, parcel, reset, interval)
 
 
 def shared(workers: Sequence[Worker], lanes: Sequence[int]) -> list[tuple[Worker, list[int]]]:

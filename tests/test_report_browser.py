@@ -3,10 +3,11 @@
 import shutil
 import threading
 
+import numpy as np
 import pytest
 
 from evolute.commands import watch
-from evolute.report import page
+from evolute.report import film, page, video
 from evolute.runs.folder import RunFolder
 from recorded import population, record
 from test_report import RUN, exploit, row
@@ -225,6 +226,60 @@ def test_several_runs_stand_side_by_side(look, tmp_path):
     assert tab.get_by_text("common seeds").count() == 1
     tab.get_by_role("link", name="b-1").click()
     tab.locator("#run-3 .ancestor").first.wait_for(state="visible")
+
+
+def until(tab, true):
+    """Wait until something holds in the page, whose policy lets nobody evaluate text."""
+    for _ in range(400):
+        if tab.evaluate(true):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError(true)
+
+
+def filmed(path, size=(64, 48), count=12):
+    """Write a real video of a moving square, as `evolute video` does."""
+    path.parent.mkdir(exist_ok=True)
+    frames = np.zeros((count, size[1], size[0], 3), np.uint8)
+    for n, frame in enumerate(frames):
+        frame[10:20, 2 * n : 2 * n + 10] = (250, 120, 40)
+    video.write(path, iter(frames), 10.0)
+
+
+# How imageio-ffmpeg starts ffmpeg, of which JAX warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["best.mp4", "best.gif"])
+def test_a_video_of_the_run_folder_plays_in_the_page(look, tmp_path, name):
+    folder = record(tmp_path / "run", population(intervals=12, mix={"adam": 2}))
+    filmed(folder / "videos" / "member-1.mp4", (32, 32))
+    filmed(folder / "videos" / name)
+    url, shown = written(tmp_path / "report.html", [folder])
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
+    assert shown["runs"][0]["video"]["name"] == f"videos/{name}"
+    tab = look(url, width=390, height=844)
+    if name.endswith(".gif"):
+        until(tab, "document.querySelector('.film img').complete")
+        size = "[document.querySelector('.film img').naturalWidth, document.querySelector('.film img').naturalHeight]"
+    else:
+        until(tab, "document.querySelector('.film video').readyState >= 2")
+        size = "[document.querySelector('.film video').videoWidth, document.querySelector('.film video').videoHeight]"
+        tab.evaluate("document.querySelector('.film video').play()")
+        until(tab, "document.querySelector('.film video').currentTime > 0.2")
+    assert tab.evaluate(size) == [64, 48]
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_video_that_is_too_large_or_none_is_named(look, tmp_path):
+    folder = record(tmp_path / "run", population(intervals=12, mix={"adam": 2}))
+    (folder / "videos").mkdir()
+    for content in (b"<script>window.hit=1</script>", b"\0\0\0 ftyp" + bytes(film.ROOM)):
+        (folder / "videos" / "best.mp4").write_bytes(content)
+        url, shown = written(tmp_path / "report.html", [folder])
+        assert shown["runs"][0]["video"]["source"] is None
+        assert (tmp_path / "report.html").stat().st_size < 1_000_000
+        tab = look(url)
+        assert marks(tab, "video") == 0
+        assert f"videos/best.mp4, {len(content):,} bytes" in tab.locator("p.empty").all_inner_texts().__str__()
 
 
 @pytest.mark.parametrize("state", ["stopped", "empty"])

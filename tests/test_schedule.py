@@ -206,6 +206,7 @@ REFUSED = [
     ({"strategy": "replay", "schedule": {"0": {"kind": "adam"}, "00": {}}}, "or one twice"),
     ({"strategy": "replay", "schedule": {"first": {"kind": "adam"}}}, "an entry 'first'; it must be the number"),
     ({"strategy": "replay", "schedule": {"0": {"kind": "kfac"}}}, "'kfac', which is not in the mix"),
+    ({"strategy": "replay", "schedule": {"0": {"kind": ["adam"]}}}, "['adam'], which is not in the mix"),
     ({"strategy": "replay", "schedule": {"0": "adam"}}, "schedule.0 is 'adam'; it must be a table"),
     ({"strategy": "replay", "schedule": {"0": {"kind": "adam", "taw": 1}}}, "no setting 'taw' (did you mean 'tau'?)"),
     ({"strategy": "replay", "schedule": {"0": {"kind": "adam", "tau": 2}}}, "schedule.0.tau is 2.0; it must be above 0"),

@@ -10,6 +10,8 @@ from evolute.errors import RunStopped, UserError
 
 # Of a run folder, for the parts of checkpoints.
 BEST_FOLDER, CHECKPOINT_FOLDER, REPLAY_FOLDER = "best", "checkpoints", "replay"
+# And for videos that somebody makes of its policies.
+VIDEO_FOLDER = "videos"
 
 # What a file system answers that cannot do something at all, as against one that failed to do it.
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}

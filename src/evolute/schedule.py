@@ -34,7 +34,7 @@ def completed(run: Run) -> dict[str, dict[str, Any]]:
                 f"schedule.{name} is {entry!r}; it must be a table of a kind and hyperparameters, such as kind = 'adam'."
             )
         new = entry.get("kind", kind)
-        if new not in run.mix:
+        if type(new) is not str or new not in run.mix:
             raise UserError(f"schedule.{name}.kind is {new!r}, which is not in the mix; choose from {', '.join(run.mix)}.")
         start = hyper if new == kind else run.initial_hyperparameters(new)
         kind, hyper = new, start._replace(**_values(run, name, entry))

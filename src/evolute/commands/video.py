@@ -12,7 +12,7 @@ import tyro
 from evolute.commands.flags import AllowImportFlag, MemberFlag, RunArgument, SeedFlag, value_of, whole_number
 from evolute.commands.policies import chosen, environment_of, making_for
 from evolute.errors import UserError, closest, printable
-from evolute.export.targets import VIDEOS
+from evolute.files import VIDEO_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class Flags:
     """Episodes to record, one after the other."""
     seed: SeedFlag = "0"
     """Seed of the first episode."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=f"(default: in RUN/{VIDEOS})")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint=f"(default: in RUN/{VIDEO_FOLDER})")] = None
     """Video to write, .mp4 or .gif; it must not be there yet."""
     width: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint=f"(default: {USUAL_SIZE[0]})")] = None
     """Pixels of a picture's width, where MuJoCo draws."""
@@ -63,7 +63,7 @@ def run(flags: Flags) -> None:
     size, fps = size_of(flags), None if flags.fps is None else rate("--fps", flags.fps)
     folder, source = chosen(flags.run, flags.member)
     policy, allowed = source.policy, flags.allow_import or ()
-    out = flags.out or folder.path / VIDEOS / f"{source.name}.mp4"
+    out = flags.out or folder.path / VIDEO_FOLDER / f"{source.name}.mp4"
     writing.refuse_existing(out)
     writing.require(f"a video {out.suffix}", "video", ("PIL" if out.suffix == ".gif" else "imageio_ffmpeg",))
     # Before the environment is made, which imports MuJoCo.

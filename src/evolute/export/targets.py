@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from evolute.errors import Damaged, UserError
-from evolute.files import write_whole
+from evolute.files import VIDEO_FOLDER, write_whole
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from evolute.runs.folder import RunFolder
     from evolute.runs.policies import Source
 
-# Of a run folder: where exports and videos go unless told otherwise.
-EXPORTS, VIDEOS = "exports", "videos"
+# Of a run folder: where exports go unless told otherwise.
+EXPORTS = "exports"
 # What a model card plays.
 CARD_VIDEO = "replay.mp4"
 
@@ -117,7 +117,7 @@ def hub(job: Job, out: Path) -> Written:
 
     source, folder = job.source, job.folder
     numpy(job, out)
-    video = folder.path / VIDEOS / f"{source.name}.mp4"
+    video = folder.path / VIDEO_FOLDER / f"{source.name}.mp4"
     if video.is_file():
         shutil.copyfile(video, out / CARD_VIDEO)
     evaluated = (folder.result() or {}).get("best") if source.name == "best" else None

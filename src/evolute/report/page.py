@@ -11,7 +11,7 @@ from typing import Any
 from evolute import __version__
 from evolute.errors import RunStopped, UserError
 from evolute.files import is_folder, read_at_most, write_whole
-from evolute.report import compare, reading, story
+from evolute.report import compare, film, reading, story
 
 STYLE = "page.css"
 # In this order: each uses those before it.
@@ -32,8 +32,11 @@ def data(paths: Sequence[Path], commands: Sequence[Commands]) -> dict[str, Any]:
     """
     names = _names(paths)
     stories = [story.tell(reading.read(path), name) for path, name in zip(paths, names, strict=True)]
-    for one, own in zip(stories, commands, strict=True):
+    room = film.ROOM
+    for one, path, own in zip(stories, paths, commands, strict=True):
         one["commands"] = [list(pair) for pair in own]
+        one["video"] = film.of_run(path, room)
+        room -= one["video"]["size"] if one["video"] and one["video"]["source"] else 0
     return {"version": __version__, "runs": stories, "comparison": compare.compare(stories) if len(stories) > 1 else []}
 
 

@@ -59,6 +59,17 @@ function facts(run) {
   return html("dl", { class: "facts" }, found.map(([name, value, about]) => html("div", {}, html("dt", {}, name), html("dd", {}, value, html("small", {}, about)))));
 }
 
+/** The video of the best policy, or where it is. */
+function film(run) {
+  const one = run.video;
+  if (!one) return null;
+  const about = html("p", {}, `${one.name}, ${whole(one.size)} bytes`);
+  if (!one.source) return html("p", { class: "empty" }, `There is a video in the run folder, which is too large for this page or none that it can show: ${about.textContent}.`);
+  const label = `The policy at work: ${one.name}`;
+  const moving = one.source.startsWith("data:image/") ? html("img", { src: one.source, alt: label }) : html("video", { src: one.source, controls: true, loop: true, muted: true, "aria-label": label });
+  return html("figure", { class: "wide film" }, html("figcaption", {}, html("h3", {}, "The policy at work"), about), moving);
+}
+
 function toolbar(run, view) {
   const changed = () => redraw((one) => one.view === view);
   const choose = html("select", { "aria-label": "Highlighted line", change: () => { view.line = Number(choose.value); changed(); } },
@@ -96,7 +107,7 @@ function section(run, number, several) {
     html("p", { class: "state" }, STATES[run.state]));
   const problems = run.problems.length ? html("div", { class: "problems", role: "note" }, html("h3", {}, "Missing or damaged"), html("ul", {}, run.problems.map((text) => html("li", {}, text)))) : null;
   const body = drawn ? figuresOf(run, view) : [html("p", { class: "empty" }, "No interval has ended yet, so there is nothing to draw.")];
-  return html("section", { class: "run", id: `run-${number}` }, head, problems, facts(run), body,
+  return html("section", { class: "run", id: `run-${number}` }, head, problems, facts(run), film(run), body,
     html("div", { class: "texts" },
       html("h3", {}, "What to type next"), commandList(run),
       run.leaderboard.length ? [html("h3", {}, "Leaderboard"), leaderboard(run)] : null,

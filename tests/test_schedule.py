@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import recorded
-from evolute import Run, resume, train
+from evolute import Run, resume, toml, train
 from evolute.commands import cli
 from evolute.engine import train_seeds
 from evolute.errors import UserError
@@ -240,6 +240,9 @@ def test_a_schedule_may_leave_out_what_stays():
     assert run.schedule["7"]["batch_size"] == 64
     assert Run(**vars(run)) == run
     assert run.kinds == ["adam"]
+    assert Run(**toml.parse(toml.to_toml(run), "itself")) == run
+    # What other runs are called by their settings stays.
+    assert "schedule" not in toml.to_toml(RUN)
 
 
 def test_records_that_do_not_hold_a_schedule_are_told(tmp_path, population, replayed):

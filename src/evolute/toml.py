@@ -52,4 +52,5 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 def to_toml(run: Run) -> str:
     """Return the run as TOML that gives the same run when read again; a setting that no member has is left out."""
-    return tomli_w.dumps({name: value for name, value in vars(run).items() if value is not None})
+    left_out = {"schedule"} if not run.schedule else set()
+    return tomli_w.dumps({name: value for name, value in vars(run).items() if value is not None and name not in left_out})

@@ -63,11 +63,11 @@ function facts(run) {
 function film(run) {
   const one = run.video;
   if (!one) return null;
-  const about = html("p", {}, `${one.name}, ${whole(one.size)} bytes`);
-  if (!one.source) return html("p", { class: "empty" }, `There is a video in the run folder, which is too large for this page or none that it can show: ${about.textContent}.`);
+  const where = `${one.name}, ${whole(one.size)} bytes`;
+  if (!one.source) return html("p", { class: "empty" }, `There is a video in the run folder, which is too large for this page or none that it can show: ${where}.`);
   const label = `The policy at work: ${one.name}`;
   const moving = one.source.startsWith("data:image/") ? html("img", { src: one.source, alt: label }) : html("video", { src: one.source, controls: true, loop: true, muted: true, "aria-label": label });
-  return html("figure", { class: "wide film" }, html("figcaption", {}, html("h3", {}, "The policy at work"), about), moving);
+  return html("figure", { class: "wide film" }, html("figcaption", {}, html("h3", {}, "The policy at work"), html("p", {}, `From the run folder: ${where}.`)), moving);
 }
 
 function toolbar(run, view) {

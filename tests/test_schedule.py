@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import recorded
+import test_any_settings
 from evolute import Run, resume, toml, train
 from evolute.commands import cli
 from evolute.engine import train_seeds
@@ -152,6 +154,34 @@ def test_a_stopped_replay_goes_on_bit_by_bit(tmp_path, replayed, after, monkeypa
     assert differences(tmp_path / "run", whole) == []
 
 
+@pytest.mark.slow
+# Those of which a population has several kinds.
+@pytest.mark.parametrize("number", [0, 6, 7, 10, 11])
+def test_the_winner_of_any_population_is_replayed_and_resumed(tmp_path, number, monkeypatch):
+    """With every setting drawn by itself; the population's fitness is drawn, too."""
+    rng = random.Random(number)
+    population = test_any_settings.drawn(rng)
+    monkeypatch.setattr(recorded, "SPEED", {})
+    recorded.record(tmp_path / "population", population, trouble=False)
+    run, _ = replay_of(tmp_path / "population")
+    run = dataclasses.replace(run, seed=7)
+    train(run, tmp_path / "whole", note=silent)
+    line = ancestors(tmp_path / "population")
+    assert [(row["kind"], row["hyperparameters"]) for row in rows_of(tmp_path / "whole")] == [
+        (row["kind"], row["hyperparameters"]) for row in line
+    ]
+    last = rng.randint(1, len(line))
+
+    def stop(progress):
+        if progress.rows and progress.state.interval == last:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(run, tmp_path / "resumed", observer=stop, note=silent)
+    resume(tmp_path / "resumed", note=silent)
+    assert differences(tmp_path / "resumed", tmp_path / "whole") == []
+
+
 def test_replays_of_two_seeds_in_two_processes_of_which_one_is_killed_are_the_same(tmp_path, replayed, monkeypatch):
     whole, run, _ = replayed
     killed = []
@@ -212,6 +242,10 @@ REFUSED = [
     ({"strategy": "replay", "schedule": {"0": {"kind": "adam", "tau": 2}}}, "schedule.0.tau is 2.0; it must be above 0"),
     ({"strategy": "replay", "schedule": {"0": {"kind": "adam", "batch_size": 501}}}, "must fit into the buffer of 500"),
     ({"strategy": "replay", "schedule": {"0": {"kind": "adam"}}, "mix": {"adam": 2}}, "trains one member"),
+    (
+        {"strategy": "replay", "schedule": {"0": {"kind": "adam"}}, "steps_per_interval": {"adam": 2}},
+        "the schedule takes 16 steps, not more than the 20 of learning_starts",
+    ),
     ({"strategy": "replay", "schedule": {"0": {"kind": "adam"}}, "mix": {"adam": 1, "sgd": 1}}, "trains one member"),
 ]
 
@@ -255,6 +289,10 @@ def test_records_that_do_not_hold_a_schedule_are_told(tmp_path, population, repl
     kept = [line for line in lines if json.loads(line)["interval"] != winner["interval"] - 1]
     (copy / "metrics.jsonl").write_text("\n".join([*kept, ""]))
     with pytest.raises(UserError, match=r"are missing in .*restore metrics\.jsonl from a copy"):
+        replay_of(copy)
+    first = [json.loads(line) for line in lines if json.loads(line)["interval"] == 1]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row | {"steps": 20}) + "\n" for row in first))
+    with pytest.raises(UserError, match="was found after 20 steps, before anything was learnt"):
         replay_of(copy)
     with pytest.raises(UserError, match="is a replay itself; name the run that it replays"):
         replay_of(replayed[0])

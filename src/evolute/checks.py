@@ -32,6 +32,12 @@ def _check_schedule(run: Run) -> None:
         full = schedule.completed(run)
         run.schedule.clear()
         run.schedule.update(full)
+        taken = schedule.steps_taken(run, run.steps) if run.shrink == "both" else run.steps
+        if taken <= run.learning_starts:
+            raise UserError(
+                f"the schedule takes {taken} steps, not more than the {run.learning_starts} of learning_starts, so nothing would "
+                "be learnt; raise steps or lower learning_starts."
+            )
 
 
 def _check(run: Run) -> None:
@@ -51,7 +57,7 @@ def _check(run: Run) -> None:
             )
         if steps > run.interval:
             raise UserError(f"steps_per_interval.{kind} is {steps}; it must be at most the interval, {run.interval}.")
-    for kind in run.mix:
+    for kind in run.mix if not run.schedule else ():
         share = run.steps_per_interval.get(kind, run.interval) / run.interval if run.shrink == "both" else 1.0
         if run.steps * share <= run.learning_starts:
             raise UserError(

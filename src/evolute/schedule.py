@@ -81,6 +81,13 @@ def hyperparameters(entry: Mapping[str, Any]) -> Hyperparameters:
     )
 
 
+def steps_taken(run: Run, clock: int) -> int:
+    """Return how many environment steps a run's one member takes in so many of the run's clock."""
+    intervals, rest = divmod(clock, run.interval)
+    whole = sum(count * run.interval_steps(kind, run.interval) for kind, count in stretches(run.schedule, intervals))
+    return whole + run.interval_steps(kind_at(run.schedule, intervals), rest)
+
+
 def stretches(schedule: Schedule, intervals: int) -> list[tuple[str, int]]:
     """Return the kinds of so many intervals in turn, each with how many of them it lasts."""
     starts = sorted(number for number in map(int, schedule) if number < intervals)

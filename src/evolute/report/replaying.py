@@ -65,6 +65,11 @@ def replay_of(path: Path) -> tuple[Run, Winner]:
     if run.schedule:
         raise UserError(f"the run in {str(path)!r} is a replay itself; name the run that it replays.")
     found = winner(folder)
+    if found.steps <= run.learning_starts:
+        raise UserError(
+            f"the best policy of {str(path)!r} was found after {found.steps:,} steps, before anything was learnt, so there is "
+            "nothing to replay; train the run for longer."
+        )
     if strange := {entry["kind"] for entry in found.schedule.values()} - set(run.mix):
         raise UserError(f"the metrics in {str(path)!r} name the kind {min(strange)!r}, which is not in the run's mix.")
     used = list(dict.fromkeys(entry["kind"] for entry in found.schedule.values()))

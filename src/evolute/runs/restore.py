@@ -81,9 +81,9 @@ def _kind(member: Profile, described: dict[str, Any], interval: int, evolved: bo
 def _check_counts(member: Profile, described: dict[str, Any], steps: int, run: Run) -> None:
     """Raise Damaged where a member cannot have counted so far by `steps` of the run's clock."""
     intervals, rest = divmod(steps, run.interval)
-    stretches = schedule.stretches(run.schedule, intervals) if run.schedule else [(member.kind, intervals)]
-    last = schedule.kind_at(run.schedule, intervals) if run.schedule else member.kind
-    own = sum(count * run.interval_steps(kind, run.interval) for kind, count in stretches) + run.interval_steps(last, rest)
+    own = intervals * run.interval_steps(member.kind, run.interval) + run.interval_steps(member.kind, rest)
+    if run.schedule:
+        own = schedule.steps_taken(run, steps)
     taken = steps if run.shrink == "gradient" else own
     if described["environment_steps"] != taken:
         raise Damaged(f"member {member.slot} has taken {described['environment_steps']:,} steps instead of {taken:,}")

@@ -47,7 +47,7 @@ def drawn(rng):
     kinds = rng.sample(KINDS, rng.choice((1, 2, 3)))
     settings = {name: rng.choice(values) for name, values in CHOICES.items()}
     if rng.random() < 0.3:
-        settings |= {"steps_per_interval": {kinds[0]: rng.choice((20, 40))}, "shrink": rng.choice(("both", "gradient"))}
+        settings |= {"steps_per_interval": {kinds[0]: settings["interval"] // 2}, "shrink": rng.choice(("both", "gradient"))}
     return Run(mix={kind: rng.choice((1, 1, 2)) for kind in kinds}, **settings, **SMALL)
 
 

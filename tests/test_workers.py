@@ -226,13 +226,13 @@ def test_an_answer_that_is_cut_short_is_asked_for_again(tmp_path):
         first.train(0, {lane: Orders(run.initial_hyperparameters("adam"), [0]) for lane in first.lanes}, silent)()
         told = first.give(0)
         # 8 MB, more than a pipe holds: the process waits in the middle of its answer, for nobody listens.
-        first._send("give", (0,))
+        first._send("give", (0, tmp_path))
         time.sleep(1.0)
-        os.kill(first._child.pid, signal.SIGKILL)
-        again = first._answer("give", (0,), None)
+        os.kill(first._line.child.pid, signal.SIGKILL)
+        _, again = first._answer("give", (0, tmp_path))
         assert len(notes) == 1
-        assert len(again.replay) == 1_000
-        assert np.array_equal(again.replay.transitions(), told.replay.transitions())
+        assert len(again) == 1_000
+        assert np.array_equal(again.transitions(), told.replay.transitions())
     finally:
         for one in crew:
             one.close()

@@ -95,11 +95,11 @@ class Worker(Protocol):
         """Start an interval, given by number from 0, with orders by lane; what is returned waits for its end."""
         ...
 
-    def give(self, lane: int) -> Parcel:
-        """Return what an exploit copies of a member, to be taken before the member trains on."""
+    def give(self, lane: int) -> Any:
+        """Return what an exploit copies, for a `take` of the crew before the member trains on: a Parcel, or where it is."""
         ...
 
-    def take(self, lane: int, parcel: Parcel, reset: bool, interval: int) -> None:
+    def take(self, lane: int, parcel: Any, reset: bool, interval: int) -> None:
         """Make a member a copy, after that many intervals: replay always; of its own algorithm networks and targets, too.
 
         So is what observations are scaled by. The optimizers' state is copied unless `reset`. Of another algorithm's member the

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from evolute.commands.flags import AllowImportFlag, QuietFlag, RunArgument, WorkersFlag, whole_number
+from evolute.commands.flags import AllowImportFlag, OnFlag, QuietFlag, RunArgument, WithoutTokenFlag, WorkersFlag, whole_number
 from evolute.commands.folders import one_run
-from evolute.commands.watching import admit, noting, report, watch, watching, workers_of
+from evolute.commands.watching import admit, hiring, noting, report, watch, watching
 
 if TYPE_CHECKING:
     from evolute.state import Observer, Result
@@ -29,6 +29,8 @@ class Flags:
         ),
     ] = False
     workers: WorkersFlag = None
+    on: OnFlag = None
+    without_token: WithoutTokenFlag = False
     allow_import: AllowImportFlag = None
     quiet: QuietFlag = False
 
@@ -38,8 +40,8 @@ def run(flags: Flags) -> None:
     path = one_run(flags.run)
     folder = path.absolute()
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
-    workers, allowed = workers_of(flags), flags.allow_import or ()
-    with watching(flags.quiet) as watcher:
+    allowed = flags.allow_import or ()
+    with watching(flags.quiet) as watcher, hiring(flags) as workers:
         from evolute.resumption import resume
 
         def train(observer: "Observer") -> list["Result"]:

@@ -100,7 +100,14 @@ class Elsewhere:
 
     facts: Facts
 
-    def __init__(self, job: Job, begin: Callable[[Job], Line], what: str, note: Callable[[str], None]):
+    def __init__(
+        self,
+        job: Job,
+        begin: Callable[[Job], Line],
+        what: str,
+        note: Callable[[str], None],
+        leave: Callable[[], None] = lambda: None,
+    ):
         """Start it; `await_start` comes next.
 
         Args:
@@ -108,9 +115,10 @@ class Elsewhere:
             begin: starts a worker and returns its line; raises RunStopped where it cannot.
             what: it is, in words, such as "worker process".
             note: is told where it was lost and replaced.
+            leave: is called once it is closed.
         """
         self.lanes = job.lanes
-        self._job, self._start, self._note = job, begin, note
+        self._job, self._start, self._note, self._leave = job, begin, note, leave
         self._named = f"the {what} {job.members}"
         self._what, self._losses = what, 0
         # What the last checkpoint says of the members, by folder and lane, and the same of one that is not whole yet.
@@ -177,6 +185,7 @@ class Elsewhere:
     def close(self) -> None:
         """End it."""
         self._line.end(kindly=not self._busy)
+        self._leave()
 
     def _ask(self, call: str, *arguments: Any) -> Any:
         self._send(call, arguments)

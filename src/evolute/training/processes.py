@@ -26,7 +26,7 @@ from evolute.training.elsewhere import Elsewhere, Job, Lost
 from evolute.training.host import Host
 from evolute.training.rollout import PROGRESS_PERIOD
 from evolute.training.serving import ALL, Clock, serve
-from evolute.training.worker import Tell, Worker
+from evolute.training.worker import Hire, Tell, Worker
 
 LOG = logging.getLogger("evolute")
 # Seconds for a worker to close its environments.
@@ -46,13 +46,13 @@ def told_of_jax() -> dict[str, Any]:
 
 
 def start(
-    runs: Sequence[Run], count: int, note: Callable[[str], None], folders: Sequence[Path], policy: Policy | None = None
+    runs: Sequence[Run], count: int | Hire, note: Callable[[str], None], folders: Sequence[Path], policy: Policy | None = None
 ) -> list[Worker]:
     """Return the workers that train populations whose runs differ by the seed alone.
 
     Args:
         runs: of the populations.
-        count: how many processes; 1 for this one. More than there are members are as many as there are.
+        count: how many processes; 1 for this one. More than there are members are as many as there are. Or what hires them.
         note: is told where a process was lost and replaced.
         folders: of the runs, if they are checkpointed: otherwise a lost process ends the run.
         policy: that members start from, if any.
@@ -60,6 +60,8 @@ def start(
     Raises:
         UserError: the count is of no use here.
     """
+    if callable(count):
+        return count(runs, note, folders, policy)
     members = len(runs[0].kinds) * len(runs)
     if type(count) is not int or count < 1:
         raise UserError(f"workers is {count!r}; it must be a whole number of at least 1, such as the number of cores.")

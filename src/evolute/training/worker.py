@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from evolute.algorithms.base import Learner, Sums
+from evolute.config import Run
 from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Facts
 from evolute.hyperparameters import Hyperparameters
@@ -126,6 +127,10 @@ class Worker(Protocol):
     def close(self) -> None:
         """Release environments and processes."""
         ...
+
+
+# Starts the workers of populations, given their runs, what is told of losses, their folders, and what policy members start from.
+Hire = Callable[[Sequence[Run], Callable[[str], None], Sequence[Path], Policy | None], list[Worker]]
 
 
 def of(workers: Sequence[Worker], lane: int) -> Worker:

@@ -60,9 +60,7 @@ def cluster(count, cpus):
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     from ray.cluster_utils import Cluster
 
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
-    )
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False})
     nodes = Nodes(made, cpus)
     try:
         for _ in range(count):

@@ -41,6 +41,8 @@ LOG = logging.getLogger("evolute")
 ROOM_LIMIT = 120.0
 # Seconds after which a worker that is to replace a lost one shares cores with others, where no cores are free.
 PLACE_LIMIT = 20.0
+# Processes that are started for one worker before it counts as lost.
+ATTEMPTS = 3
 # Seconds for a worker to close its environments.
 CLOSE_LIMIT = 5.0
 
@@ -112,9 +114,8 @@ class RayLine:
         self._pending: Any = None
         self._parcel: list[Any] = []
         crew.lines[seat.number] = self
-        at_home = PlacementGroupSchedulingStrategy(seat.group, seat.number)
-        self._actor = actor.new(num_cpus=seat.cores, scheduling_strategy=at_home)
-        self._since = time.monotonic()
+        self._at_home, self._began = True, time.monotonic()
+        self._actor = self._started()
 
     def settle(self) -> None:
         """Wait until it runs somewhere, give it cores there, and let it begin; raises RunStopped where it cannot."""
@@ -122,12 +123,7 @@ class RayLine:
             return
         seen: str | None
         with _made_for_all(self._crew.folder) as seen:
-            asked = self._actor.where.remote(seen)
-            while not ray.wait([asked], timeout=PROGRESS_PERIOD)[0]:
-                interruption.check()
-                if time.monotonic() - self._since > PLACE_LIMIT and not self._has_room():
-                    asked = self._elsewhere().where.remote(seen)
-            where, sees = self._got(asked)
+            where, sees = self._placed(seen)
         if not sees:
             raise RunStopped(
                 f"the machine {where.machine!r} of the cluster does not see {str(self._crew.folder)!r}; with --out, keep the run "
@@ -206,21 +202,42 @@ class RayLine:
     def _lost(self) -> Lost:
         return Lost(f"on {self._machine!r} was lost" if self._machine else "was lost")
 
-    def _has_room(self) -> bool:
-        """Return whether its home is on a machine that is there."""
-        return ray.util.placement_group_table(self._seat.group)["state"] == "CREATED"
+    def _placed(self, seen: str | None) -> tuple[Where, bool]:
+        """Return what the worker says first, once it runs somewhere."""
+        attempts = 0
+        while True:
+            asked = self._actor.where.remote(seen)
+            while not ray.wait([asked], timeout=PROGRESS_PERIOD)[0]:
+                interruption.check()
+                if self._at_home and time.monotonic() - self._began > PLACE_LIMIT and not self._has_room():
+                    self._crew.note(f"no cores are free for the worker {self._job.members}; it shares those of others.")
+                    self._at_home = False
+                    ray.kill(self._actor)
+                    self._actor = self._started()
+                    asked = self._actor.where.remote(seen)
+            try:
+                return self._got(asked)
+            except Lost:
+                # It was to start on a machine of which Ray did not know yet that it is no more.
+                attempts += 1
+                if attempts == ATTEMPTS:
+                    raise
+                self._actor = self._started()
 
-    def _elsewhere(self) -> Any:
-        """Start it outside of its home, on the machine that has the fewest workers for its cores; return its handle."""
-        self._crew.note(f"no cores are free for the worker {self._job.members}; it shares those of others.")
-        ray.kill(self._actor)
-        self._since = float("inf")
+    def _started(self) -> Any:
+        """Return a new process: at home, or on the machine that has the fewest workers for its cores."""
+        if self._at_home:
+            place: Any = PlacementGroupSchedulingStrategy(self._seat.group, self._seat.number)
+            return actor.new(num_cpus=self._seat.cores, scheduling_strategy=place)
         there = [line.node for line in self._crew.lines if line is not None]
         nodes = {node["NodeID"]: node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]}
         least = min(nodes, key=lambda node: there.count(node) / nodes[node], default=None)
         place = NodeAffinitySchedulingStrategy(least, soft=True) if least else "DEFAULT"
-        self._actor = actor.new(num_cpus=0, scheduling_strategy=place)
-        return self._actor
+        return actor.new(num_cpus=0, scheduling_strategy=place)
+
+    def _has_room(self) -> bool:
+        """Return whether its home is on a machine that is there."""
+        return ray.util.placement_group_table(self._seat.group)["state"] == "CREATED"
 
 
 @contextlib.contextmanager

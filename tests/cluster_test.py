@@ -5,14 +5,17 @@ differs or is lost.
 """
 
 import dataclasses
+import json
 import os
+import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import clusters
-from faults import differences
+from faults import differences, finish, start, wait_until
 
 SIZES = {
     # Parcels above 100 kB stay where they were given; Ray sends smaller ones along with the answer.
@@ -71,9 +74,84 @@ def alone(folder, every):
     return folder
 
 
+GRID = """
+title = "Two learning rates"
+envs = ["InvertedPendulum-v4"]
+seeds = 2
+evaluation_steps = 30
+[settings]
+mix = { adam = 2 }
+steps = 3000
+interval = 150
+batch_size = 16
+buffer_size = 90
+learning_starts = 20
+episodes = 1
+final_episodes = 1
+actor_layers = [8]
+critic_layers = [8]
+[grid]
+"optimizers.adam.learning_rate" = [0.001, 0.01]
+"""
+
+
+def sweep(folder, nodes):
+    """Train a grid by the command line, lose a node and interrupt it in the middle, and let the same command go on."""
+    (folder.parent / "grid.toml").write_text(GRID)
+    words = ("sweep", "grid.toml", "--on", "ray", "--out", folder, "--keep", "--jobs", "3")
+    first = start(folder.parent, *words)
+    begun = folder / "runs"
+    wait_until(lambda: first.poll() is not None or len({path.parent for path in begun.glob("*/checkpoints/*.json")}) >= 3)
+    lost = nodes.kill_one_that_works()
+    checkpoints = {path.parent.parent: path for path in begun.glob("*/checkpoints/*.json")}
+    # Goes on elsewhere, and is then interrupted.
+    wait_until(lambda: first.poll() is not None or len(list(begun.glob("*/result.json"))) >= 2)
+    first.send_signal(signal.SIGINT)
+    code, out, err = finish(first)
+    assert code == 130, f"it ended with {code}: {out} {err}"
+    assert "was lost; a new one goes on from the last checkpoint" in out, out
+    ended = {path: path.stat().st_mtime_ns for path in begun.glob("*/result.json")}
+    code, out, err = finish(start(folder.parent, *words))
+    assert code == 0, f"it ended with {code}: {out} {err}"
+    assert "All 4 runs have ended" in out
+    assert all(path.stat().st_mtime_ns == when for path, when in ended.items()), "a run that had ended was trained again"
+    resumed = [path for path in checkpoints if json.loads((path / "metadata.json").read_text())["resumed"]]
+    return f"{lost} runs lost their node, {len(resumed)} of 4 were resumed, {len(ended)} had ended when it was interrupted"
+
+
+def sweep_alone(folder):
+    (folder.parent / "grid.toml").write_text(GRID)
+    # One core each, as on the cluster: how many there were is part of a checkpoint.
+    jobs = len(os.sched_getaffinity(0))
+    code, out, err = finish(start(folder.parent, "sweep", "grid.toml", "--out", folder, "--keep", "--jobs", jobs))
+    assert code == 0, f"it ended with {code}: {out} {err}"
+    return folder
+
+
+def records_of(folder):
+    """Return the records of a sweep, less how long everything took."""
+    found = {path.name: json.loads(path.read_text()) for path in (folder / "records").glob("*.json")}
+    for record in found.values():
+        del record["seconds"], record["curve"]["processor_seconds"]
+    return found
+
+
+def same_runs(folder, other):
+    """Return what differs between two sweeps."""
+    runs = sorted(path.name for path in (folder / "runs").iterdir() if path.is_dir())
+    assert len(runs) == 4
+    found = [f"{run}/{name}" for run in runs for name in differences(folder / "runs" / run, other / "runs" / run)]
+    return found + (["records"] if records_of(folder) != records_of(other) else [])
+
+
+def populations(every):
+    return partial(population, every=every), partial(alone, every=every), differences
+
+
 CASES = {
-    "a population that is checkpointed at every interval": (population, 1),
-    "a population that is checkpointed at every fifth interval": (population, 5),
+    "a population that is checkpointed at every interval": populations(1),
+    "a population that is checkpointed at every fifth interval": populations(5),
+    "a sweep of four runs": (sweep, sweep_alone, same_runs),
 }
 
 
@@ -82,13 +160,13 @@ def main():
     chosen = {name: case for name, case in CASES.items() if all(word in name for word in sys.argv[1:])}
     with tempfile.TemporaryDirectory() as temporary, clusters.cluster(3, 2) as nodes:
         # As many as the cluster begins with, for each case.
-        for number, (name, (case, every)) in enumerate(chosen.items()):
+        for number, (name, (case, reference, compared)) in enumerate(chosen.items()):
             began, folder = time.perf_counter(), Path(temporary) / str(number)
             folder.mkdir()
             while len(nodes.there) < 3:
                 nodes.add()
-            said = case(folder / "cluster", nodes, every)
-            different = differences(folder / "cluster", alone(folder / "alone", every))
+            said = case(folder / "cluster", nodes)
+            different = compared(folder / "cluster", reference(folder / "alone"))
             wrong += bool(different)
             outcome = f"DIFFERENT in {', '.join(different)}" if different else "identical"
             print(f"{name}: {outcome}; {said} ({time.perf_counter() - began:.0f} s)", flush=True)

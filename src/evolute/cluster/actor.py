@@ -6,6 +6,8 @@ It has two threads: one works, and one tells how far it is.
 import os
 import socket
 import threading
+import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +15,17 @@ import numpy as np
 import ray
 
 from evolute.environments.gym import versions
+from evolute.experiments import records
+from evolute.experiments.grid import Cell
+from evolute.experiments.jobs import trained
 from evolute.runs.circumstances import arithmetic_fingerprint
+from evolute.runs.lock import is_held
 from evolute.training import serving
 
 # The thread that answers while the other one works.
 ASIDE = "aside"
+# Seconds to wait for a run's lock, and between two looks at it.
+LOCK_LIMIT, LOCK_PERIOD = 180.0, 1.0
 # Of this process's environment, what decides numbers: each process of a run needs the same.
 VARIABLES = ("JAX_", "XLA_", "MUJOCO_", "OPENBLAS_")
 
@@ -75,6 +83,16 @@ class Actor:
         """Answer `give` in three parts, so that a parcel stays on this machine until another one fetches it from here."""
         kind, answered = self.call("give", *arguments)
         return ((kind, None), *answered) if kind == "done" else ((kind, answered), None, None)
+
+    def cell(self, settings: dict[str, Any], cell: Cell, out: Path, cores: list[int], keep: bool) -> tuple[str, Any]:
+        """Train a cell of an experiment to its end."""
+        serving.heed(settings)
+        run = out / "runs" / records.name(cell.run, cell.evaluation_steps)
+        # The lock of a process on a machine that is no more: a network file system lets go of it after a while.
+        until = time.monotonic() + LOCK_LIMIT
+        while is_held(run) and time.monotonic() < until:
+            time.sleep(LOCK_PERIOD)
+        return trained(cell, out, cores, keep, self.tell, self.say)
 
     def tell(self, steps: int) -> None:
         """Note how many steps are done."""

@@ -8,9 +8,8 @@ would otherwise go through one machine, on its way out and on every way back.
 import contextlib
 import logging
 import math
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +21,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from evolute import interruption
 from evolute.cluster import actor
 from evolute.cluster.actor import ASIDE, Told, Where
-from evolute.cluster.cores import Cores, cores_each
+from evolute.cluster.cores import cores_each
+from evolute.cluster.machines import Machines
 from evolute.config import Run
-from evolute.environments.gym import Environment, registered_here, versions
+from evolute.environments.gym import Environment, registered_here
 from evolute.environments.making import making_of
 from evolute.errors import RunStopped, UserError
 from evolute.policy import Policy
-from evolute.runs.circumstances import arithmetic_fingerprint
 from evolute.training import needs
 from evolute.training.elsewhere import Elsewhere, Gone, Job, Lost
 from evolute.training.processes import dealt, told_of_jax
@@ -58,12 +57,10 @@ class Seat(NamedTuple):
 class Crew:
     """What the workers of a population share."""
 
-    def __init__(self, group: Any, count: int, folder: Path | None, note: Callable[[str], None]):
-        self.cores, self.folder, self.note = Cores(), folder, note
+    def __init__(self, group: Any, count: int, machines: Machines, note: Callable[[str], None]):
+        self.machines, self.note = machines, note
         self.lines: list[RayLine | None] = [None] * count
         self._group, self._left = group, 0
-        self._versions, self._arithmetic = versions(), arithmetic_fingerprint()
-        self._different: set[str] = set()
 
     def look(self) -> int:
         """Hear of every worker, and return the steps that all have done."""
@@ -71,19 +68,6 @@ class Crew:
         for line in lines:
             line.hear()
         return min((line.steps for line in lines), default=ALL)
-
-    def check(self, where: Where) -> None:
-        """Raise RunStopped where a machine has other versions; note it where its processor rounds otherwise."""
-        pairs = {name: (where.versions.get(name), version) for name, version in self._versions.items()}
-        told = ", ".join(f"{name} is {there} there and {here} here" for name, (there, here) in pairs.items() if here != there)
-        if told:
-            raise RunStopped(f"the machine {where.machine!r} of the cluster has other versions: {told}; install the same on all.")
-        if where.arithmetic != self._arithmetic and where.machine not in self._different:
-            self._different.add(where.machine)
-            self.note(
-                f"the processor of {where.machine!r} rounds otherwise than this one's, so the run's numbers depend on which "
-                "members are there, and do not repeat bit by bit."
-            )
 
     def leave(self) -> None:
         """Give back what was reserved once every worker is closed."""
@@ -107,9 +91,10 @@ class RayLine:
             seat: where it is at home.
             job: what it is to be.
         """
-        self.steps, self.node = 0, ""
+        self.steps = 0
         self._crew, self._seat, self._job = crew, seat, job
-        self._machine, self._cores, self._call = "", [], ""
+        self._where: Where | None = None
+        self._cores, self._call = [], ""
         self._news, self._asked = None, 0.0
         self._pending: Any = None
         self._parcel: list[Any] = []
@@ -117,21 +102,18 @@ class RayLine:
         self._at_home, self._began = True, time.monotonic()
         self._actor = self._started()
 
+    @property
+    def node(self) -> str | None:
+        """Where it runs, by Ray's name of the machine; None until it does."""
+        return self._where and self._where.node
+
     def settle(self) -> None:
         """Wait until it runs somewhere, give it cores there, and let it begin; raises RunStopped where it cannot."""
         if self._pending is not None:
             return
-        seen: str | None
-        with _made_for_all(self._crew.folder) as seen:
-            where, sees = self._placed(seen)
-        if not sees:
-            raise RunStopped(
-                f"the machine {where.machine!r} of the cluster does not see {str(self._crew.folder)!r}; with --out, keep the run "
-                "in a folder that all machines share."
-            )
-        self._crew.check(where)
-        self.node = where.node
-        self._machine, self._cores = where.machine, self._crew.cores.take(where.machine, where.usable, self._seat.cores)
+        with self._crew.machines.seen() as seen:
+            self._where, sees = self._placed(seen)
+        self._cores = self._crew.machines.admit(self._where, sees, self._seat.cores)
         runs, lanes, _, policy = self._job
         spec = registered_here(runs[0].env)
         self._pending = self._actor.begin.remote(told_of_jax(), list(runs), list(lanes), self._cores, spec, policy)
@@ -184,8 +166,9 @@ class RayLine:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.wait([self._actor.call.remote("close")], timeout=CLOSE_LIMIT)
         ray.kill(self._actor)
-        self._crew.cores.give_back(self._machine, self._cores)
-        self._cores = []
+        if self._where is not None:
+            self._crew.machines.leave(self._where, self._cores)
+            self._cores = []
         if self._crew.lines[self._seat.number] is self:
             self._crew.lines[self._seat.number] = None
 
@@ -200,7 +183,7 @@ class RayLine:
             raise self._lost() from None
 
     def _lost(self) -> Lost:
-        return Lost(f"on {self._machine!r} was lost" if self._machine else "was lost")
+        return Lost(f"on {self._where.machine!r} was lost" if self._where else "was lost")
 
     def _placed(self, seen: str | None) -> tuple[Where, bool]:
         """Return what the worker says first, once it runs somewhere."""
@@ -240,17 +223,6 @@ class RayLine:
         return ray.util.placement_group_table(self._seat.group)["state"] == "CREATED"
 
 
-@contextlib.contextmanager
-def _made_for_all(folder: Path | None) -> Iterator[str | None]:
-    """Make a file beside a run, which every machine of the cluster must see; None where nothing is written."""
-    if folder is None:
-        yield None
-        return
-    # Named as what a checkpoint clears away, should nobody come to do so here.
-    with tempfile.NamedTemporaryFile(dir=needs.existing(folder), prefix=".seen", suffix=".partial") as made:
-        yield made.name
-
-
 def hire(count: int | None = None) -> Hire:
     """Return what hires the workers of a population on the cluster that is connected: the argument `workers` of `train`.
 
@@ -275,7 +247,7 @@ def _hired(
             "a machine."
         )
     group = _reserved(most, each, _memory(runs, most), note)
-    crew = Crew(group, most, folders[0] if folders else None, note)
+    crew = Crew(group, most, Machines(folders[0] if folders else None, note), note)
     found: list[Elsewhere] = []
     try:
         for number, lanes in enumerate(dealt(members, most)):

@@ -20,6 +20,7 @@ COMMANDS = {
     "show": ("RUN", "print a run's leaderboard, lineage and learning curves"),
     "compare": ("RUN ...", "print tables of several runs, with the doubt that few repetitions leave"),
     "reproduce": ("NAME", "train an experiment of many runs, and make its tables and figures"),
+    "sweep": ("GRID", "train every run of a grid of your own, here or on a cluster"),
     "report": ("RUN", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
     "watch": ("RUN", "serve that page on this machine while the run goes on"),
     "demo": ("", "train a small mixed population in a few minutes"),

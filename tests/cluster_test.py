@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -155,8 +156,32 @@ CASES = {
 }
 
 
+STRANGERS = """
+from evolute.cluster import connection
+connection.is_here = lambda host: False
+try:
+    with connection.connected("ray"):
+        print("trusted")
+except connection.UserError as mistake:
+    print(mistake)
+"""
+
+
+def tokens():
+    """Other machines of a cluster are trusted where it refuses who has no token, and only there."""
+    for mode, trusted in (("disabled", False), ("token", True)):
+        with clusters.cluster(1, 1, mode):
+            # In a process of its own: a process has one mode for good.
+            said = subprocess.run([sys.executable, "-c", STRANGERS], capture_output=True, text=True, check=False).stdout
+        assert (said == "trusted\n") == trusted, f"with {mode} it says: {said}"
+        assert trusted or "it asks nobody for a token: whoever reaches it could run code here" in said, said
+    print("a cluster with a token is trusted, and one without is not", flush=True)
+
+
 def main():
     wrong = 0
+    if not sys.argv[1:] or "token" in sys.argv[1:]:
+        tokens()
     chosen = {name: case for name, case in CASES.items() if all(word in name for word in sys.argv[1:])}
     with tempfile.TemporaryDirectory() as temporary, clusters.cluster(3, 2) as nodes:
         # As many as the cluster begins with, for each case.

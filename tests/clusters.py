@@ -52,9 +52,17 @@ def actors_of(node):
 
 
 @contextlib.contextmanager
-def cluster(count, cpus):
+def cluster(count, cpus, mode="disabled"):
     """Start a head that does no work, and some nodes; end all of them in the end."""
-    os.environ.update(HEALTH | {"RAY_AUTH_MODE": "disabled", "JAX_PLATFORMS": "cpu", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"})
+    os.environ.update(
+        HEALTH
+        | {
+            "RAY_AUTH_MODE": mode,
+            "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+            "JAX_PLATFORMS": "cpu",
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        }
+    )
     # What the nodes' processes import: this project, and the environments of the tests.
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)

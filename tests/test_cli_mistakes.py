@@ -227,7 +227,9 @@ def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path
     assert "'run/metrics.jsonl' is damaged in line 1: 'interval' is missing" in refused(capsys, "show", "run")
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "evaluate", "show", "report", "watch", "compare", "reproduce", "demo"])
+@pytest.mark.parametrize(
+    "command", ["train", "resume", "evaluate", "show", "report", "watch", "compare", "reproduce", "sweep", "demo"]
+)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_explains_every_option(capsys, command, flag):
     with pytest.raises(SystemExit) as end:
@@ -237,8 +239,19 @@ def test_help_explains_every_option(capsys, command, flag):
     assert f"usage: evolute {command}" in out
     fields = {field.name: field for field in dataclasses.fields(Run)}
     names = {
-        "train": [*fields.keys() - {"env"}, "seeds", "config", "out", "workers", "allow_import", "dry_run", "quiet"],
-        "resume": ["steps", "allow_version_change", "workers", "allow_import", "quiet"],
+        "train": [
+            *fields.keys() - {"env"},
+            "seeds",
+            "config",
+            "out",
+            "workers",
+            "on",
+            "without_token",
+            "allow_import",
+            "dry_run",
+            "quiet",
+        ],
+        "resume": ["steps", "allow_version_change", "workers", "on", "without_token", "allow_import", "quiet"],
         "evaluate": ["member", "steps", "episodes", "seed", "time_limit", "allow_import"],
         "show": [],
         "report": ["out"],
@@ -246,6 +259,9 @@ def test_help_explains_every_option(capsys, command, flag):
         "compare": ["out"],
         "reproduce": [
             *("list", "scale", "env", "arms", "seeds", "out", "jobs", "dry_run", "tables", "keep", "allow_import", "quiet"),
+        ],
+        "sweep": [
+            *("on", "without_token", "scale", "seeds", "out", "jobs", "cores", "gpus", "keep", "allow_import", "quiet"),
         ],
         "demo": ["seed", "out", "quiet"],
     }[command]

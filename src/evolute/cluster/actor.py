@@ -79,6 +79,7 @@ class Actor:
             arguments = (lane, parcel._replace(learner=jax.tree.map(np.array, parcel.learner)), *rest)
         return serving.tried(serving.asked, self._host, name, arguments, self.tell)
 
+    @ray.method(num_returns=3)
     def give(self, *arguments: Any) -> tuple[tuple[str, Any], Any, Any]:
         """Answer `give` in three parts, so that a parcel stays on this machine until another one fetches it from here."""
         kind, answered = self.call("give", *arguments)
@@ -103,6 +104,7 @@ class Actor:
         with self._lock:
             self._said.append(sentence)
 
+    @ray.method(concurrency_group=ASIDE)
     def told(self) -> Told:
         """Tell how far this is; to be called beside the thread that works."""
         with self._lock:

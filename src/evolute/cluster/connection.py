@@ -9,6 +9,8 @@ import importlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from evolute.errors import UserError
 # Where a command trains: on this machine, or on the cluster that it belongs to; `ray://HOST:PORT` names one by its Ray Client.
 LOCAL, HERE, CLIENT = "local", "ray", "ray://"
 AUTH_MODE = "RAY_AUTH_MODE"
+TOKENS = "RAY_AUTH_"
 
 
 def check(on: str) -> None:
@@ -49,8 +52,8 @@ def connected(on: str, without_token: bool = False) -> Iterator[None]:
         UserError: Ray is not installed, there is no cluster, or it may not be trusted.
     """
     ray = ray_itself()
-    tokens = os.environ.get(AUTH_MODE, "").lower() == "token"
-    if on.startswith(CLIENT) and not (without_token or tokens):
+    # Nothing of this machine goes to another one before that is known; behind a Ray Client nobody can ask for it.
+    if on.startswith(CLIENT) and not without_token and os.environ.get(AUTH_MODE, "").lower() != "token":
         host = on.removeprefix(CLIENT).rpartition(":")[0].strip("[]")
         if not is_here(host):
             raise untrusted(host)
@@ -59,26 +62,34 @@ def connected(on: str, without_token: bool = False) -> Iterator[None]:
     try:
         ray.init(address="auto" if on == HERE else on, **quiet)
     except ConnectionError as error:
-        start = "start one with `ray start --head`, and join others with `ray start --address=HEAD:6379`"
-        raise UserError(f"no Ray cluster is reached at {on!r} ({_first_line(error)}); {start}.") from None
+        raise UserError(
+            f"no Ray cluster is reached at {on!r} ({_first_line(error)}); start one with `ray start --head`, join others with "
+            f"`ray start --address=HEAD:6379`, and where it has a token, set {AUTH_MODE}=token here, too."
+        ) from None
     except (ray.exceptions.RayError, ImportError, RuntimeError, ValueError) as error:
         said = _first_line(error)
         raise UserError(f"the Ray cluster at {on!r} cannot be used: {said}; check its version and its token.") from None
     try:
-        # By now Ray has found this user's token, where there is one.
-        if not (without_token or os.environ.get(AUTH_MODE, "").lower() == "token"):
-            for node in ray.nodes():
-                if node["Alive"] and not is_here(node["NodeManagerAddress"]):
-                    raise untrusted(node["NodeManagerAddress"])
+        others = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"] and not is_here(node["NodeManagerAddress"])]
+        if others and not without_token and not (on.startswith(CLIENT) or asks_for_a_token(ray)):
+            raise untrusted(others[0])
         yield
     finally:
         ray.shutdown()
 
 
+def asks_for_a_token(ray: Any) -> bool:
+    """Return whether the cluster that is connected refuses somebody who has no token."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(TOKENS)} | {AUTH_MODE: "disabled"}
+    address = ray.get_runtime_context().gcs_address
+    words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    return subprocess.run(words, env=own, capture_output=True, check=False).returncode != 0
+
+
 def untrusted(host: str) -> UserError:
     """Return the error of a cluster that has machines besides this one, and no token."""
     return UserError(
-        f"the Ray cluster has the machine {host!r}, and {AUTH_MODE} is not token: whoever reaches it could run code here; set "
+        f"the Ray cluster has the machine {host!r}, and it asks nobody for a token: whoever reaches it could run code here; set "
         f"{AUTH_MODE}=token on every machine before `ray start`, with the token of `ray get-auth-token --generate`, or say "
         "--without-token where nobody else reaches its network."
     )

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from evolute import interruption
 from evolute.cluster import actor
-from evolute.cluster.actor import ASIDE, Told, Where
+from evolute.cluster.actor import Told, Where
 from evolute.cluster.cores import cores_each
 from evolute.cluster.machines import Machines
 from evolute.config import Run
@@ -125,7 +125,7 @@ class RayLine:
             self.steps = 0
         if call == "give":
             # Where the two parts of the parcel are; the parts themselves stay there.
-            self._pending, *self._parcel = self._actor.give.options(num_returns=3).remote(*arguments)
+            self._pending, *self._parcel = self._actor.give.remote(*arguments)
         else:
             self._pending = self._actor.call.remote(call, *arguments)
 
@@ -148,7 +148,7 @@ class RayLine:
         if self._news is None:
             if time.monotonic() - self._asked > PROGRESS_PERIOD:
                 self._asked = time.monotonic()
-                self._news = self._actor.told.options(concurrency_group=ASIDE).remote()
+                self._news = self._actor.told.remote()
         elif ray.wait([self._news], timeout=0)[0]:
             news, self._news = self._news, None
             # Whoever waits for its answer finds out that it is lost.

@@ -11,7 +11,7 @@ import ray
 import ray.exceptions
 
 from evolute.cluster import actor
-from evolute.cluster.actor import ASIDE, Told, Where
+from evolute.cluster.actor import Told, Where
 from evolute.cluster.machines import Machines
 from evolute.environments.gym import Environment
 from evolute.environments.making import making_of
@@ -126,7 +126,7 @@ class Actors:
         if seat.news is None:
             if time.monotonic() - seat.asked > NEWS_PERIOD:
                 seat.asked = time.monotonic()
-                seat.news = seat.process.told.options(concurrency_group=ASIDE).remote()
+                seat.news = seat.process.told.remote()
             return []
         if not ray.wait([seat.news], timeout=0)[0]:
             return []

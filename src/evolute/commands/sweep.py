@@ -55,7 +55,7 @@ def run(flags: Flags) -> None:
     make_output_optional()
     if flags.grid is None:
         raise UserError("no grid is given; name a TOML file, such as grid.toml (docs/experiments.md).")
-    on = flags.on or connection.LOCAL
+    on = connection.LOCAL if flags.on is None else flags.on
     connection.check(on)
     for name in ("cores", "gpus"):
         if on == connection.LOCAL and getattr(flags, name) is not None:

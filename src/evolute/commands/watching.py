@@ -35,7 +35,7 @@ def hiring(flags: Any) -> Iterator["int | Hire"]:
     """Return what trains: a number of processes here, or what hires workers on the cluster that is connected meanwhile."""
     from evolute.cluster import connection
 
-    count, on = workers_of(flags), flags.on or connection.LOCAL
+    count, on = workers_of(flags), connection.LOCAL if flags.on is None else flags.on
     connection.check(on)
     if on == connection.LOCAL:
         yield count or 1

@@ -86,7 +86,8 @@ def left():
 
 
 if __name__ == "__main__":
-    # For trying things out: python tests/clusters.py NODES CPUS
-    with cluster(int(sys.argv[1]), int(sys.argv[2])):
-        print(f"export RAY_ADDRESS={os.environ['RAY_ADDRESS']} RAY_AUTH_MODE=disabled", flush=True)
+    # Until it is told to end: python tests/clusters.py NODES CPUS [disabled|token]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with cluster(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]):
+        print(os.environ["RAY_ADDRESS"], flush=True)
         signal.pause()

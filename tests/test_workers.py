@@ -15,6 +15,7 @@ from evolute import Run, UserError, resume, train
 from evolute.engine import train_seeds
 from evolute.errors import RunStopped
 from evolute.training import processes
+from evolute.training.elsewhere import Elsewhere
 from evolute.training.replay import ReplayBuffer
 from evolute.training.worker import Orders
 from faults import differences, finish, start, state_of, wait_until, workers_of
@@ -150,6 +151,32 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path, reque
     assert [note for note in notes if "was ended by signal 9; a new one goes on from the last checkpoint" in note]
     found = differences(tmp_path / "run", whole)
     assert found == [] if every == 1 else {"metrics.jsonl", "events.jsonl", "result.json"}.isdisjoint(found)
+    assert workers() == []
+
+
+def test_what_lost_workers_had_given_each_other_is_given_again_in_its_order(tmp_path, quick_whole, monkeypatch):
+    """As on machines, where a parcel goes with the one that it is on: both are lost, and each needs what the other gave."""
+    monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
+    monkeypatch.setattr(processes.Pipe, "keeps", False)
+    give, again = Elsewhere.give_once_more, []
+
+    def counted(giver, handed, tell):
+        again.append(giver)
+        give(giver, handed, tell)
+
+    monkeypatch.setattr(Elsewhere, "give_once_more", counted)
+
+    def observe(progress):
+        if progress.steps >= 125 and not killed:
+            killed.extend(workers())
+            for worker in killed:
+                os.kill(worker.pid, signal.SIGKILL)
+
+    killed, notes = [], []
+    train(dataclasses.replace(QUICK, checkpoint_every=5), tmp_path / "run", observe, notes.append, workers=2)
+    assert len(killed) == len([note for note in notes if "a new one goes on" in note]) == 2
+    assert again
+    assert {"metrics.jsonl", "events.jsonl", "result.json"}.isdisjoint(differences(tmp_path / "run", quick_whole))
     assert workers() == []
 
 

@@ -7,7 +7,8 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PIP_FLAGS := --quiet --disable-pip-version-check
-TEST_FLAGS := -n $(WORKERS) --dist loadfile
+# In the order of tests/conftest.py, longest files first: by itself xdist begins with those of most tests.
+TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 

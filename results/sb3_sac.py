@@ -1,4 +1,4 @@
-"""Stable-Baselines3's SAC with the paper preset's hyperparameters: the peer of learning_curves.py.
+"""Stable-Baselines3's SAC with the paper preset's hyperparameters: the peer of `evolute reproduce learning-curves`.
 
 python results/sb3_sac.py ENV SEED STEPS EVERY EPISODES     prints a JSON line per evaluation
 """

@@ -47,16 +47,20 @@ def pytest_configure(config: pytest.Config) -> None:
 # Files that take longest come first: each is one worker's, and at the end it would keep the others waiting.
 LONGEST = (
     "workers",
-    "faults",
-    "endings",
+    "experiments",
+    "algorithms_contract",
+    "options",
     "resume",
     "engine",
-    "placement",
-    "algorithms_contract",
-    "mixed_algorithms",
-    "td3",
-    "cautions",
-    "cli_output",
+    "endings",
+    "norm_constraint",
+    "making",
+    "isolation",
+    "spaces",
+    "untrusted",
+    "faults",
+    "optimizers_contract",
+    "quarantine",
 )
 
 

@@ -22,31 +22,16 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 # One hidden layer: every process traces its programs anew, and K-FAC's is as long as there are layers.
 SMALL = (
-    "--actor-layers",
-    "16",
-    "--critic-layers",
-    "16",
-    "--batch-size",
-    "32",
-    "--episodes",
-    "1",
-    "--final-episodes",
-    "2",
+    *("--actor-layers", "16", "--critic-layers", "16", "--batch-size", "32"),
+    *("--episodes", "1", "--final-episodes", "2"),
 )
 MIXED = (
     *("Hopper-v4", "--steps", "900", "--interval", "100", "--learning-starts", "150", "--buffer-size", "350"),
+    *("--mix", "adam=1", "kfac=1", "sac:kfac_empirical=1"),
     # Batch sizes stay as they are: every new one costs a compilation, here in each of a hundred processes.
-    *(
-        "--mix",
-        "adam=2",
-        "kfac=1",
-        "--perturb",
-        "actor_learning_rate",
-        "critic_damping",
-        "--normalize-observations",
-        "true",
-        *SMALL,
-    ),
+    *("--perturb", "actor_learning_rate", "critic_damping"),
+    *("--normalize-observations", "true", "--reward-scale", "0.5", "--n-step", "2", "--layer-norm", "true"),
+    *SMALL,
 )
 
 

@@ -186,7 +186,7 @@ def test_a_wrong_file_is_one_sentence(tmp_path, own, capsys, change, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "no experiment is named; choose from control-"),
+        ((), "no experiment is named; choose from cadence,"),
         (("nothing",), "there is no experiment 'nothing'; choose from "),
         (("nothing.toml",), "the experiment 'nothing.toml' does not exist; check the path"),
         (("swimmer", "--scale", "smal"), "there is no scale 'smal' (did you mean 'small'?); choose from full, small, smoke"),

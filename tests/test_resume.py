@@ -59,6 +59,7 @@ VARIANTS = {
         "algorithms": {"sac": {"network": "mlp", "activation": "tanh", "layer_norm": True}},
         "perturb": ("tau",),
     },
+    "several steps joined, over the ends of intervals": {"n_step": 3, "carry_episodes": "always"},
     "several algorithms": {"mix": {"adam": 1, "ddpg:adam": 1, "sac:adam": 1, "sac:kfac": 1}, "perturb": ("tau", "target_noise")},
 }
 
@@ -248,16 +249,19 @@ def test_two_checkpoints_are_kept_and_nothing_else(whole):
     ]
 
 
-@given(st.lists(st.sampled_from(["insert", "insert", "insert", "save", "copy"]), max_size=60), st.integers(1, 9))
+@given(st.lists(st.sampled_from(["insert", "insert", "insert", "save", "copy", "end"]), max_size=60), st.integers(1, 9))
 def test_a_restored_buffer_holds_the_rows_of_the_one_that_was_saved(actions, capacity):
-    buffers, disk = [ReplayBuffer(capacity, 1, 1) for _ in range(2)], {}
+    buffers, disk, place = [ReplayBuffer(capacity, 1, 1) for _ in range(2)], {}, 0
     for number, action in enumerate([*actions, "save"]):
         if action == "insert":
             for slot, buffer in enumerate(buffers):
-                buffer.insert(np.float32([number]), np.float32([slot]), number, np.float32([number + 1]), False)
+                buffer.insert(np.float32([place]), np.float32([slot]), number, np.float32([place + 1]), False)
+            place += 1
         elif action == "copy":
             buffers[0].copy_from(buffers[1])
-        if action != "insert":  # segments are written before every evolution
+        elif action == "end":  # without it an episode goes on over a save
+            place += 1
+        if action in ("copy", "save"):  # segments are written before every evolution
             for slot, buffer in enumerate(buffers):
                 new = buffer.unsaved()
                 if len(new.steps):
@@ -274,6 +278,8 @@ def test_a_restored_buffer_holds_the_rows_of_the_one_that_was_saved(actions, cap
             # They go on alike, too.
             assert restored.inserted == buffer.inserted
             np.testing.assert_array_equal(restored.transitions(), buffer.transitions())
+            joined = [one.sample(np.random.default_rng(number), 8, 8, 3, 0.9)[0] for one in (restored, buffer)]
+            np.testing.assert_array_equal(*joined)
             for one in (restored, buffer):
                 one.insert(np.float32([number]), np.float32([0]), number, np.float32([number + number % 2]), False)
 

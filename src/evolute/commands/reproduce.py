@@ -61,8 +61,9 @@ def run(flags: Flags) -> None:
     if flags.list or not flags.name:
         if not flags.list:
             raise UserError(f"no experiment is named; choose from {', '.join(grid.names())}, or give a TOML file.")
+        longest = max(map(len, grid.names()))
         for name in grid.names():
-            print(f"{name:20} {grid.load(name).title}")
+            print(f"{name:{longest}} {grid.load(name).title}")
         return
     seeds = None if flags.seeds is None else whole_number("--seeds", flags.seeds, least=1)
     jobs = jobs_of(flags) or usable_cores()

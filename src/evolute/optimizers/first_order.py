@@ -59,8 +59,10 @@ def _shape(*axes: int) -> Any:
 _TINY = ((Layer(_shape(3, 2), _shape(2)), Layer(_shape(2, 1), _shape(1))), _shape())
 
 
-# Optimizers and options that optax has taken: asking takes 20 ms, and making a run asks for every network.
+# Optimizers and options that optax has taken, and arguments that were found to change something with the others: asking takes
+# tens of milliseconds, and making a run asks for every network.
 _SOUND: set[str] = set()
+_TELLING: set[str] = set()
 
 
 @functools.cache
@@ -133,9 +135,12 @@ def resolve(name: str, role: str, given: Mapping[str, Any]) -> dict[str, Any]:
     options = FirstOrderOptions.of(values)
     check(name, options)
     for argument, value in options.arguments.items():
+        if (asked := f"{name} {argument} {options.arguments}") in _TELLING:
+            continue
         others = {other: its for other, its in options.arguments.items() if other != argument}
         if not _alike(value, known[argument]) and _program(name, options.arguments) == _program(name, others):
             raise UserError(f"{where}.{argument} is {shown(value)}, which changes nothing with these options; leave it out.")
+        _TELLING.add(asked)
     return values
 
 

@@ -8,6 +8,7 @@ transitions take 1.6 GB instead of 3.1). What follows is laid down behind each s
 ring. Where an episode ended, another observation lies there, and the true one is kept apart: no transition joins two episodes.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -281,20 +282,21 @@ class ReplayBuffer:
         self._end = np.zeros_like(self._end)
         self._ended = self._held_ends = 0
         self.inserted = inserted - sum(len(part.steps) for part in parts)
-        for part in parts:
+        for part, later in itertools.zip_longest(parts, parts[1:]):
             # Those that the ring has no room for are overwritten by later ones.
             first = self.inserted
             self.inserted += len(part.steps)
             skipped = max(0, inserted - self.capacity - first)
             slots = np.arange(first + skipped, self.inserted) % self._slots
             self._ring[slots] = part.steps[skipped:]
-            for end, obs in zip(part.ends.tolist(), part.next_obs, strict=True):
+            # A part has its last step's next observation in any case. Where the next part begins with it, the episode went on.
+            follows = part.next_obs[-1] if later is None else later.steps[0, : self._observations]
+            apart = len(part.ends) - (follows.tobytes() == part.next_obs[-1].tobytes())
+            for end, obs in zip(part.ends[:apart].tolist(), part.next_obs, strict=False):
                 if end >= skipped:
                     self._keep(obs, (first + end) % self._slots)
         if parts:
-            # The newest step's is where the next step is expected to begin.
-            self._forget((inserted - 1) % self._slots)
-            self._ended -= 1
+            # Where the next step is expected to begin.
             self._open(inserted % self._slots, parts[-1].next_obs[-1])
         # The open slot has no action and no reward yet, and `largest` looks at all.
         self._ring[inserted % self._slots, self._observations :] = 0.0

@@ -7,6 +7,7 @@ differs or is lost.
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,49 @@ def sweep(folder, nodes):
     return f"{lost} runs lost their node, {len(resumed)} of 4 were resumed, {len(ended)} had ended when it was interrupted"
 
 
+def stored(folder, _nodes):
+    """Train a grid with a copy on an S3 server, kill it, lose its folder, and let another one go on from the copy."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    try:
+        address = "http://{}:{}".format(*server.get_host_and_port())
+        os.environ |= {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_REGION": "us-east-1",
+        }
+        store = boto3.client("s3", region_name="us-east-1")
+        store.create_bucket(Bucket="runs")
+        (folder.parent / "grid.toml").write_text(GRID)
+        words = ("sweep", "grid.toml", "--storage", "s3://runs/sweep", "--keep", "--jobs", "2", "--out")
+
+        def manifests():
+            found = store.list_objects_v2(Bucket="runs").get("Contents", [])
+            return {
+                found["Key"].split("/")[2]
+                for found in found
+                if "/checkpoints/" in found["Key"] and found["Key"].endswith(".json")
+            }
+
+        first = start(folder.parent, *words, folder.parent / "lost")
+        wait_until(lambda: first.poll() is not None or len(manifests()) >= 2)
+        first.kill()
+        assert finish(first)[0] == -signal.SIGKILL
+        shutil.rmtree(folder.parent / "lost")
+        begun = manifests()
+        code, out, err = finish(start(folder.parent, *words, folder))
+        assert code == 0, f"it ended with {code}: {out} {err}"
+        resumed = [name for name in begun if json.loads((folder / "runs" / name / "metadata.json").read_text())["resumed"]]
+        assert len(resumed) == len(begun) >= 2, f"{resumed} of {begun} went on from the copy"
+        return f"{len(resumed)} runs went on from an S3 server after their folder was lost"
+    finally:
+        server.stop()
+
+
 def sweep_alone(folder):
     (folder.parent / "grid.toml").write_text(GRID)
     # One core each, as on the cluster: how many there were is part of a checkpoint.
@@ -158,6 +202,7 @@ CASES = {
     "a population that is checkpointed at every interval": populations(1),
     "a population that is checkpointed at every fifth interval": populations(5),
     "a sweep of four runs": (sweep, sweep_alone, same_runs),
+    "a sweep with a copy in an object store": (stored, sweep_alone, same_runs),
 }
 
 

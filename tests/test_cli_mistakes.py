@@ -261,7 +261,8 @@ def test_help_explains_every_option(capsys, command, flag):
             *("list", "scale", "env", "arms", "seeds", "out", "jobs", "dry_run", "tables", "keep", "allow_import", "quiet"),
         ],
         "sweep": [
-            *("on", "without_token", "scale", "seeds", "out", "jobs", "cores", "gpus", "keep", "allow_import", "quiet"),
+            *("on", "without_token", "scale", "seeds", "out", "storage", "jobs", "cores", "gpus", "keep", "allow_import"),
+            "quiet",
         ],
         "demo": ["seed", "out", "quiet"],
     }[command]

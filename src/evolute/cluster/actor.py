@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ import ray
 from evolute.environments.gym import versions
 from evolute.experiments import records
 from evolute.experiments.grid import Cell
-from evolute.experiments.jobs import trained
+from evolute.experiments.jobs import Kept, trained
 from evolute.runs.circumstances import arithmetic_fingerprint
 from evolute.runs.lock import is_held
 from evolute.training import serving
@@ -85,15 +84,15 @@ class Actor:
         kind, answered = self.call("give", *arguments)
         return ((kind, None), *answered) if kind == "done" else ((kind, answered), None, None)
 
-    def cell(self, settings: dict[str, Any], cell: Cell, out: Path, cores: list[int], keep: bool) -> tuple[str, Any]:
+    def cell(self, settings: dict[str, Any], cell: Cell, kept: Kept, cores: list[int]) -> tuple[str, Any]:
         """Train a cell of an experiment to its end."""
         serving.heed(settings)
-        run = out / "runs" / records.name(cell.run, cell.evaluation_steps)
+        run = kept.out / "runs" / records.name(cell.run, cell.evaluation_steps)
         # The lock of a process on a machine that is no more: a network file system lets go of it after a while.
         until = time.monotonic() + LOCK_LIMIT
         while is_held(run) and time.monotonic() < until:
             time.sleep(LOCK_PERIOD)
-        return trained(cell, out, cores, keep, self.tell, self.say)
+        return trained(cell, kept, cores, self.tell, self.say)
 
     def tell(self, steps: int) -> None:
         """Note how many steps are done."""

@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -17,7 +16,7 @@ from evolute.environments.gym import Environment
 from evolute.environments.making import making_of
 from evolute.errors import UserError
 from evolute.experiments.grid import Cell
-from evolute.experiments.jobs import PERIOD
+from evolute.experiments.jobs import PERIOD, Kept
 from evolute.training import needs
 from evolute.training.processes import told_of_jax
 
@@ -53,17 +52,16 @@ class Seat:
 class Actors:
     """Processes of a cluster. The contract is jobs.Seats."""
 
-    def __init__(self, out: Path, share: Share, keep: bool, note: Callable[[str], None]):
+    def __init__(self, kept: Kept, share: Share, note: Callable[[str], None]):
         """Start nothing yet.
 
         Args:
-            out: the folder of runs and records, which all machines see.
+            kept: where runs are; all machines see the folder, unless there is a copy from which each fetches what it needs.
             share: what each cell is given.
-            keep: whether replay and checkpoints of runs that have ended stay.
             note: is told of machines that compute otherwise than this one.
         """
-        self._out, self._share, self._keep = out, share, keep
-        self._machines, self._settings = Machines(out, note), told_of_jax()
+        self._kept, self._share = kept, share
+        self._machines, self._settings = Machines(None if kept.storage else kept.out, note), told_of_jax()
         self._taken, self._room, self._looked = 0, 0, -ROOM_PERIOD
         self._memory: dict[tuple[str, int], int] = {}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -119,7 +117,7 @@ class Actors:
         seat.file.close()
         seat.cores = self._machines.admit(where, sees, self._share.cores)
         seat.where = where
-        seat.pending = seat.process.cell.remote(self._settings, seat.cell, self._out, seat.cores, self._keep)
+        seat.pending = seat.process.cell.remote(self._settings, seat.cell, self._kept, seat.cores)
 
     def _news(self, seat: Seat) -> list[tuple[Seat, str, Any]]:
         """Return what a cell has said since the last time, and ask again now and then."""

@@ -77,10 +77,11 @@ def run(flags: Flags) -> None:
         return
     if missing and not flags.tables:
         from evolute.commands.compile_cache import remember_compiled_programs
+        from evolute.experiments.jobs import Kept
         from evolute.experiments.local import Processes
 
         remember_compiled_programs()
-        train_missing(missing, Processes(out, min(jobs, len(missing)), flags.keep), flags.quiet)
+        train_missing(missing, Processes(Kept(out, flags.keep), min(jobs, len(missing))), flags.quiet)
     for name, experiment in zip(flags.name, experiments, strict=True):
         folder = out / Path(name).stem
         found = evidence.gather(experiment, out, flags.env or (), flags.arms or (), seeds)

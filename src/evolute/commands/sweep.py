@@ -31,7 +31,9 @@ class Flags:
     seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the file's)")] = None
     """How many repetitions."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
-    """Folder for runs and records; on a cluster all machines must share it."""
+    """Folder for runs and records; on a cluster all machines must share it, or have a --storage."""
+    storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: none)")] = None
+    """Copy of that folder, such as s3://bucket/sweep: written after each checkpoint; a run elsewhere goes on from it."""
     jobs: Annotated[
         str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one for each core; on a cluster all that fit)")
     ] = None
@@ -51,6 +53,8 @@ def run(flags: Flags) -> None:
     from evolute.cluster import connection
     from evolute.commands.compile_cache import remember_compiled_programs
     from evolute.experiments import grid
+    from evolute.experiments.jobs import Kept
+    from evolute.experiments.mirror import Mirror
 
     make_output_optional()
     if flags.grid is None:
@@ -66,6 +70,10 @@ def run(flags: Flags) -> None:
     cells = grid.cells(grid.load(flags.grid, flags.scale), seeds=seeds)
     cores = max(cell.workers for cell in cells) if flags.cores is None else whole_number("--cores", flags.cores, least=1)
     admit_all(cells, flags.allow_import or ())
+    kept = Kept(out, flags.keep, flags.storage)
+    mirror = None if kept.storage is None else Mirror(out, kept.storage)
+    if mirror is not None:
+        mirror.fetch_records()
     missing = missing_of(cells, out)
     if missing:
         remember_compiled_programs()
@@ -73,12 +81,14 @@ def run(flags: Flags) -> None:
         from evolute.experiments.local import Processes
         from evolute.training.placement import usable_cores
 
-        train_missing(missing, Processes(out, min(jobs or usable_cores(), len(missing)), flags.keep), flags.quiet)
+        train_missing(missing, Processes(kept, min(jobs or usable_cores(), len(missing))), flags.quiet)
     elif missing:
         with connection.connected(on, flags.without_token):
             from evolute.cluster.sweep import Actors, Share
 
-            train_missing(missing, Actors(out, Share(cores, gpus, jobs), flags.keep, complain), flags.quiet)
+            train_missing(missing, Actors(kept, Share(cores, gpus, jobs), complain), flags.quiet)
+    if mirror is not None:
+        mirror.fetch_records()
     if not flags.quiet:
         print(f"All {len(cells)} runs have ended; for tables and figures: evolute reproduce {flags.grid} --tables")
 

@@ -99,23 +99,31 @@ def after_loss(job: Job, how: str) -> tuple[str, Any]:
     return "lost", f"its process {how}; a new one goes on from the last checkpoint."
 
 
+class Kept(NamedTuple):
+    """Where runs are kept."""
+
+    out: Path  # the folder of runs and records
+    keep: bool  # whether replay and checkpoints of a run stay once it has ended
+    storage: str | None = None  # the URL of a copy, if there is one
+
+
 def trained(
-    cell: Cell, out: Path, cores: Sequence[int], keep: bool, tell: Callable[[int], None], note: Callable[[str], None]
+    cell: Cell, kept: Kept, cores: Sequence[int], tell: Callable[[int], None], note: Callable[[str], None]
 ) -> tuple[str, Any]:
     """Train a cell in a process that is for it alone, and return how that ended: "done" and its record, or "failed" and why.
 
     Args:
         cell: what.
-        out: the folder of all runs and records.
+        kept: where.
         cores: on which; empty for all.
-        keep: whether replay and checkpoints stay once it has ended.
         tell: is told of steps.
         note: is told what the run tells.
     """
     try:
         placement.use_all_cores(len(cell.run.kinds))
         pin(cores)
-        return "done", train_cell(cell.run, cell.evaluation_steps, out, cell.workers, keep, tell, note)
+        record = train_cell(cell.run, cell.evaluation_steps, kept.out, cell.workers, kept.keep, tell, note, kept.storage)
+        return "done", record
     except (UserError, RunStopped) as error:
         return "failed", str(error)
     except MemoryError:

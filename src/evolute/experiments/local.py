@@ -4,12 +4,11 @@ import time
 from collections.abc import Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from evolute import children
 from evolute.experiments.grid import Cell
-from evolute.experiments.jobs import PERIOD, trained
+from evolute.experiments.jobs import PERIOD, Kept, trained
 from evolute.training.processes import shares, told_of_jax
 from evolute.training.serving import settle
 
@@ -24,15 +23,14 @@ class Seat(NamedTuple):
 class Processes:
     """Processes of this machine. The contract is jobs.Seats."""
 
-    def __init__(self, out: Path, jobs: int, keep: bool):
+    def __init__(self, kept: Kept, jobs: int):
         """Start nothing yet.
 
         Args:
-            out: the folder of runs and records.
+            kept: where runs are.
             jobs: how many at a time.
-            keep: whether replay and checkpoints of runs that have ended stay.
         """
-        self._out, self._keep, self._settings = out, keep, told_of_jax()
+        self._kept, self._settings = kept, told_of_jax()
         self._cores, self._free = shares(jobs), list(range(jobs))
 
     def take(self, cell: Cell) -> Seat | None:
@@ -40,7 +38,7 @@ class Processes:
         if not self._free:
             return None
         place = self._free.pop(0)
-        arguments = (cell, self._out, self._cores[place], self._keep, self._settings)
+        arguments = (cell, self._kept, self._cores[place], self._settings)
         return Seat(children.Child(serve, arguments, "evolute-cell", childless=False), place)
 
     def heard(self, seats: Sequence[Seat]) -> list[tuple[Seat, str, Any]]:
@@ -60,7 +58,7 @@ class Processes:
         self._free.append(seat.place)
 
 
-def serve(pipe: Connection, cell: Cell, out: Path, cores: Sequence[int], keep: bool, settings: dict[str, Any]) -> None:
+def serve(pipe: Connection, cell: Cell, kept: Kept, cores: Sequence[int], settings: dict[str, Any]) -> None:
     """Train a cell for the process at the other end of the pipe."""
     settle(settings)
     told = 0.0
@@ -71,4 +69,4 @@ def serve(pipe: Connection, cell: Cell, out: Path, cores: Sequence[int], keep: b
             told = time.monotonic()
             pipe.send(("steps", steps))
 
-    pipe.send(trained(cell, out, cores, keep, tell, lambda sentence: pipe.send(("note", sentence))))
+    pipe.send(trained(cell, kept, cores, tell, lambda sentence: pipe.send(("note", sentence))))

@@ -19,7 +19,7 @@ import clusters
 from evolute import Run, train
 
 # A population of two of each of the paper's kinds, one interval to compile and fill the replay, and some to measure.
-PAPER = {"mix": {"adam": 1, "kfac": 1}, "interval": 600, "learning_starts": 300, "final_episodes": 1, "episodes": 1}
+PAPER = {"mix": {"adam": 1, "kfac": 1}, "interval": 200, "learning_starts": 100, "final_episodes": 1, "episodes": 1}
 TINY = {
     **{"actor_layers": (8,), "critic_layers": (8,), "batch_size": 16, "buffer_size": 200, "learning_starts": 20},
     **{"episodes": 1, "final_episodes": 1, "interval": 50, "steps": 250},
@@ -52,7 +52,7 @@ def overhead(folder: Path) -> None:
     run = Run("HalfCheetah-v4", steps=5 * PAPER["interval"], **PAPER)
     ratios = []
     with clusters.cluster(2, 1):
-        for number in range(4):
+        for number in range(3):
             local = timed(run, folder / f"local{number}", 2)
             with connection.connected(connection.HERE):
                 remote = timed(run, folder / f"cluster{number}", population.hire(2))

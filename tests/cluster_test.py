@@ -131,7 +131,7 @@ def stored(folder, _nodes):
     import boto3
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", 0)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
         address = "http://{}:{}".format(*server.get_host_and_port())
@@ -147,12 +147,8 @@ def stored(folder, _nodes):
         words = ("sweep", "grid.toml", "--storage", "s3://runs/sweep", "--keep", "--jobs", "2", "--out")
 
         def manifests():
-            found = store.list_objects_v2(Bucket="runs").get("Contents", [])
-            return {
-                found["Key"].split("/")[2]
-                for found in found
-                if "/checkpoints/" in found["Key"] and found["Key"].endswith(".json")
-            }
+            names = [found["Key"] for found in store.list_objects_v2(Bucket="runs").get("Contents", [])]
+            return {name.split("/")[2] for name in names if "/checkpoints/" in name and name.endswith(".json")}
 
         first = start(folder.parent, *words, folder.parent / "lost")
         wait_until(lambda: first.poll() is not None or len(manifests()) >= 2)

@@ -1,8 +1,8 @@
 """A copy of runs and records at a URL: an object store, or any other place that fsspec knows.
 
 Runs train in local folders. After each checkpoint what is new is copied; a process elsewhere that has less of a run begins by
-fetching it. Object stores cannot rename, so a checkpoint's manifest is copied last and removed first: where there is one, all that
-it names is there. What is fetched is verified like any run folder (runs/checkpoint.py), because anyone may have written it.
+fetching it. Object stores cannot rename, so a checkpoint's manifest is copied last and removed first: where there is one, all
+that it names is there. What is fetched is verified like any run folder (runs/checkpoint.py): anyone may have written it.
 """
 
 import contextlib

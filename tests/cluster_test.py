@@ -74,10 +74,32 @@ def population(folder, nodes, every):
     return f"{killer.lost} workers killed with their node, {again.count('give')} parcels given again"
 
 
-def alone(folder, every):
+def crowded(folder, nodes):
+    """Lose a node of a cluster that has no other room, and let another one join later."""
+    from evolute import train
+    from evolute.cluster import connection
+    from evolute.cluster import population as workers
+
+    workers.PLACE_LIMIT = 5.0
+    notes, killer = [], Killer(nodes, 40)
+
+    def observe(progress):
+        killer(progress)
+        if progress.steps >= 90 and len(nodes.there) < 3:
+            nodes.add()
+
+    with connection.connected(connection.HERE):
+        train(dataclasses.replace(run(), mix={"adam": 3, "sgd": 3}), folder, observe, notes.append, workers.hire(6))
+    shared = [note for note in notes if "no cores are free" in note]
+    moved = [note for note in notes if "moves to a machine that has room" in note]
+    assert killer.lost == len(shared) == len(moved) == 2, notes
+    return "2 workers shared cores with others, and moved to the node that joined"
+
+
+def alone(folder, every=1, **more):
     from evolute import train
 
-    train(dataclasses.replace(run(), checkpoint_every=every), folder, note=silent)
+    train(dataclasses.replace(run(), checkpoint_every=every, **more), folder, note=silent)
     return folder
 
 
@@ -197,6 +219,7 @@ def populations(every):
 CASES = {
     "a population that is checkpointed at every interval": populations(1),
     "a population that is checkpointed at every fifth interval": populations(5),
+    "a population on a cluster without room to spare": (crowded, partial(alone, mix={"adam": 3, "sgd": 3}), differences),
     "a sweep of four runs": (sweep, sweep_alone, same_runs),
     "a sweep with a copy in an object store": (stored, sweep_alone, same_runs),
 }

@@ -159,6 +159,10 @@ class RayLine:
                 if self.steps != ALL:
                     self.steps = told.steps
 
+    def could_move(self) -> bool:
+        """Return whether it shares others' cores, and there is room again."""
+        return not self._at_home and self._has_room()
+
     def end(self, kindly: bool) -> None:
         """End the worker."""
         if kindly:

@@ -49,6 +49,10 @@ class Line(Protocol):
         """Return the next answer; raises what the worker raised, Lost where none comes, and Gone for a parcel that is no more."""
         ...
 
+    def could_move(self) -> bool:
+        """Return whether a new worker would have a better place."""
+        ...
+
     def end(self, kindly: bool) -> None:
         """End the worker for certain; `kindly` lets it close its environments first."""
         ...
@@ -139,6 +143,14 @@ class Elsewhere:
 
     def train(self, interval: int, orders: Mapping[int, Orders], tell: Tell) -> Callable[[], Trained]:
         """Start an interval; what is returned waits for its end."""
+        # After a checkpoint a new worker has nothing to do again.
+        if self._saved and not self._since and self._line.could_move():
+            self._note(f"{self._named} moves to a machine that has room.")
+            self._line.end(kindly=True)
+            try:
+                self._renew(tell)
+            except Lost as lost:
+                self._replace(str(lost), tell)
         self._send("train", (interval, orders))
         return lambda: self._answer("train", (interval, orders), tell)
 
@@ -247,17 +259,22 @@ class Elsewhere:
                 if call == "give" and not self._line.keeps:
                     arguments[0].parcel = arguments[0].replay = None
             try:
-                self._line, self._busy = self._start(self._job), True
-                self._receive(tell)
-                for folder, described in self._saved.items():
-                    for part, file in (pair for member in described.values() for pair in storage.files_of(member)):
-                        storage.verify(folder / part / file["file"], file["bytes"], file["sha256"])
-                    self._again("restore", (folder, described), tell)
+                self._renew(tell)
                 return
             except Lost as lost:
                 how = str(lost)
-            except Damaged as damage:
-                raise RunStopped(f"{self._named} {how}, and the last checkpoint is damaged: {damage}.") from None
+
+    def _renew(self, tell: Tell | None) -> None:
+        """Start a new worker, and restore what the last checkpoint says."""
+        self._line, self._busy = self._start(self._job), True
+        self._receive(tell)
+        try:
+            for folder, described in self._saved.items():
+                for part, file in (pair for member in described.values() for pair in storage.files_of(member)):
+                    storage.verify(folder / part / file["file"], file["bytes"], file["sha256"])
+                self._again("restore", (folder, described), tell)
+        except Damaged as damage:
+            raise RunStopped(f"{self._named} is no more, and the last checkpoint is damaged: {damage}.") from None
 
     def _catch_up(self, end: int, tell: Tell | None) -> None:
         """Do again what was asked since the last checkpoint, as far as a new worker has not done so yet."""

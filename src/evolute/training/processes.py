@@ -162,6 +162,10 @@ class Pipe:
                 raise answer
             return answer
 
+    def could_move(self) -> bool:
+        """Return False: it has its share of this machine's cores from the beginning."""
+        return False
+
     def end(self, kindly: bool) -> None:
         """End the process."""
         if kindly:

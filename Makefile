@@ -36,7 +36,7 @@ faults: $(VENV)/.installed-test ## Kill and damage real runs, resume them, and c
 	$(BIN)/python tests/faults.py
 
 cluster-test: $(VENV)/.installed-test $(VENV)/.installed-ray $(VENV)/.installed-storage $(VENV)/.installed-cluster-test ## Train on a real Ray cluster of three nodes and kill one (minutes)
-	$(BIN)/python tests/cluster_test.py
+	$(BIN)/python tests/cluster_faults.py
 
 bench: $(VENV)/.installed-runtime ## Measure speed side by side, in about three minutes
 	$(BIN)/python benchmarks/bench.py

@@ -5,8 +5,10 @@ same cores, in turn. members: hundreds of tiny members on a cluster of four node
 nodes are processes of this machine, so no byte crosses a network. Results of this machine are in benchmarks/README.md.
 """
 
+import contextlib
 import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import clusters
 from evolute import Run, train
 
 # A population of two of each of the paper's kinds, one interval to compile and fill the replay, and some to measure.
-PAPER = {"mix": {"adam": 1, "kfac": 1}, "interval": 200, "learning_starts": 100, "final_episodes": 1, "episodes": 1}
+PAPER = {"mix": {"adam": 1, "kfac": 1}, "interval": 150, "learning_starts": 100, "final_episodes": 1, "episodes": 1}
 TINY = {
     **{"actor_layers": (8,), "critic_layers": (8,), "batch_size": 16, "buffer_size": 200, "learning_starts": 20},
     **{"episodes": 1, "final_episodes": 1, "interval": 50, "steps": 250},
@@ -30,35 +32,70 @@ def silent(_sentence: str) -> None:
     pass
 
 
-def timed(run: Run, folder: Path, workers: object) -> dict[str, float]:
-    """Return the seconds of an interval after the first, and of its phases, as medians."""
-    ends = []
+def processor_seconds(where: str) -> float:
+    """Return what this process and its descendants, or those of them that Ray did not start, have spent so far."""
+    spent, parents, rays = {}, {}, set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            pid = int(stat.parent.name)
+            parents[pid], spent[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+            if b"ray" in (stat.parent / "cmdline").read_bytes().replace(b"wt-ray", b""):
+                rays.add(pid)
+
+    def line(pid):
+        found = []
+        while pid in parents and pid != os.getpid():
+            found.append(pid)
+            pid = parents[pid]
+        return [*found, pid]
+
+    own = [pid for pid in spent if line(pid)[-1] == os.getpid()]
+    counted = [pid for pid in own if where == "cluster" or not rays & set(line(pid)[:-1])]
+    return sum(spent[pid] for pid in counted) / os.sysconf("SC_CLK_TCK")
+
+
+def timed(run: Run, folder: Path, workers: object, where: str = "cluster") -> dict[str, float]:
+    """Return the seconds of an interval after the first, of its phases, as medians, and processor seconds, as a mean."""
+    ends, spent = [], []
 
     def observe(progress):
         if progress.rows:
             ends.append(time.perf_counter())
+            spent.append(processor_seconds(where))
 
     train(run, folder, observe, silent, workers)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     by_interval = {row["interval"]: row["seconds"] for row in rows if row["interval"] > 1}
     phases = {phase: statistics.median(seconds[phase] for seconds in by_interval.values()) for phase in by_interval[2]}
-    return {"interval": statistics.median(b - a for a, b in itertools.pairwise(ends)), **phases}
+    took = statistics.median(b - a for a, b in itertools.pairwise(ends))
+    return {"interval": took, "processor": (spent[-1] - spent[0]) / (len(spent) - 1), **phases}
 
 
 def overhead(folder: Path) -> None:
-    """Print the ratio of an interval on a cluster to one on worker processes, pair by pair."""
+    """Print the ratio of an interval on a cluster to one on worker processes, pair by pair.
+
+    On a machine that others use, processor seconds say more than seconds: they are of this program's processes, and on the cluster
+    of Ray's own, too.
+    """
     from evolute.cluster import connection, population
 
-    run = Run("HalfCheetah-v4", steps=5 * PAPER["interval"], **PAPER)
-    ratios = []
+    run = Run("HalfCheetah-v4", steps=6 * PAPER["interval"], **PAPER)
+    ratios = {"interval": [], "processor": []}
     with clusters.cluster(2, 1):
         for number in range(3):
-            local = timed(run, folder / f"local{number}", 2)
+            local = timed(run, folder / f"local{number}", 2, "local")
             with connection.connected(connection.HERE):
                 remote = timed(run, folder / f"cluster{number}", population.hire(2))
-            ratios.append(remote["interval"] / local["interval"])
-            print(f"interval on processes {local['interval']:.2f} s, on the cluster {remote['interval']:.2f} s", flush=True)
-    print(f"ratio: median {statistics.median(ratios):.3f}, of {', '.join(f'{ratio:.3f}' for ratio in sorted(ratios))}")
+            for name, found in ratios.items():
+                found.append(remote[name] / local[name])
+            print(
+                f"an interval on processes {local['interval']:.2f} s ({local['processor']:.2f} of a core), "
+                f"on the cluster {remote['interval']:.2f} s ({remote['processor']:.2f} of a core)",
+                flush=True,
+            )
+    for name, found in ratios.items():
+        print(f"{name}: ratio {statistics.median(found):.3f}, of {', '.join(f'{ratio:.3f}' for ratio in found)}")
 
 
 def members(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import ray
+import ray  # pyright: ignore[reportMissingImports]
 
 from evolute.environments.gym import versions
 from evolute.experiments import records

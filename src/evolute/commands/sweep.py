@@ -8,6 +8,7 @@ import tyro
 
 from evolute.commands.cells import admit_all, jobs_of, missing_of, train_missing
 from evolute.commands.flags import AllowImportFlag, OnFlag, QuietFlag, WithoutTokenFlag, value_of, whole_number
+from evolute.commands.hints import quoted
 from evolute.errors import UserError
 from evolute.streams import complain, make_output_optional
 
@@ -90,7 +91,9 @@ def run(flags: Flags) -> None:
     if mirror is not None:
         mirror.fetch_records()
     if not flags.quiet:
-        print(f"All {len(cells)} runs have ended; for tables and figures: evolute reproduce {flags.grid} --tables")
+        more = ["--scale", flags.scale] * (flags.scale != "full") + ["--out", str(flags.out)] * (flags.out is not None)
+        words = " ".join(map(quoted, ("evolute", "reproduce", flags.grid, "--tables", *more)))
+        print(f"All {len(cells)} runs have ended; for tables and figures: {words}")
 
 
 def _gpus(given: str | None) -> float:

@@ -1,4 +1,4 @@
-"""Training on a real Ray cluster of three nodes, of which one is killed: python tests/cluster_test.py
+"""Training on a real Ray cluster of three nodes, of which one is killed: python tests/cluster_faults.py
 
 Every case ends with what one process on one machine makes of it, to the last bit. Prints a line for each; exits with 1 if one
 differs or is lost.

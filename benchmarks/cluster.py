@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def processor_seconds(where: str) -> float:
             fields = stat.read_text().rpartition(")")[2].split()
             pid = int(stat.parent.name)
             parents[pid], spent[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
-            if b"ray" in (stat.parent / "cmdline").read_bytes().replace(b"wt-ray", b""):
+            if re.search(rb"ray::|/ray/", (stat.parent / "cmdline").read_bytes()):
                 rays.add(pid)
 
     def line(pid):
@@ -75,8 +76,8 @@ def timed(run: Run, folder: Path, workers: object, where: str = "cluster") -> di
 def overhead(folder: Path) -> None:
     """Print the ratio of an interval on a cluster to one on worker processes, pair by pair.
 
-    On a machine that others use, processor seconds say more than seconds: they are of this program's processes, and on the cluster
-    of Ray's own, too.
+    On a machine that others use, processor seconds say more than seconds. They are of this program's processes, and on the
+    cluster of Ray's own, too.
     """
     from evolute.cluster import connection, population
 

@@ -67,6 +67,7 @@ def test_nothing_that_trains_here_imports_ray(grid):
         ((), "no grid is given; name a TOML file"),
         (("grid.toml", "--cores", "2"), "--cores is for a cluster; leave it out, or train on one with --on ray"),
         (("grid.toml", "--gpus", "1"), "--gpus is for a cluster"),
+        (("grid.toml", "--without-token"), "--without-token is for a cluster"),
         (("grid.toml", "--on", "ray", "--gpus", "-1"), "--gpus is -1; it must be a number of GPUs or a part of one"),
         (("grid.toml", "--on", "ray", "--cores", "0"), "--cores is 0; it must be a whole number, at least 1"),
         (("grid.toml", "--jobs", "none"), "--jobs is none; it must be a whole number"),

@@ -22,8 +22,10 @@ AUTH_MODE = "RAY_AUTH_MODE"
 TOKENS = "RAY_AUTH_"
 
 
-def check(on: str) -> None:
-    """Raise UserError where `on` names no place to train at."""
+def check(on: str, without_token: bool = False) -> None:
+    """Raise UserError where `on` names no place to train at, or one where `without_token` changes nothing."""
+    if on == LOCAL and without_token:
+        raise UserError("--without-token is for a cluster; leave it out, or train on one with --on ray.")
     host, colon, port = on.removeprefix(CLIENT).rpartition(":")
     if on not in (LOCAL, HERE) and not (on.startswith(CLIENT) and host and colon and port.isdecimal()):
         raise UserError(

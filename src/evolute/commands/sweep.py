@@ -32,7 +32,7 @@ class Flags:
     seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the file's)")] = None
     """How many repetitions."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
-    """Folder for runs and records; on a cluster all machines must share it, or have a --storage."""
+    """Folder for runs and records; on a cluster all machines must share it, unless there is a storage."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: none)")] = None
     """Copy of that folder, such as s3://bucket/sweep: written after each checkpoint; a run elsewhere goes on from it."""
     jobs: Annotated[
@@ -61,7 +61,7 @@ def run(flags: Flags) -> None:
     if flags.grid is None:
         raise UserError("no grid is given; name a TOML file, such as grid.toml (docs/experiments.md).")
     on = connection.LOCAL if flags.on is None else flags.on
-    connection.check(on)
+    connection.check(on, flags.without_token)
     for name in ("cores", "gpus"):
         if on == connection.LOCAL and getattr(flags, name) is not None:
             raise UserError(f"--{name} is for a cluster; leave it out, or train on one with --on ray.")

@@ -36,7 +36,7 @@ def hiring(flags: Any) -> Iterator["int | Hire"]:
     from evolute.cluster import connection
 
     count, on = workers_of(flags), connection.LOCAL if flags.on is None else flags.on
-    connection.check(on)
+    connection.check(on, flags.without_token)
     if on == connection.LOCAL:
         yield count or 1
         return

@@ -23,7 +23,7 @@ from evolute import Run, train
 from evolute.commands.compile_cache import remember_compiled_programs
 
 # A population of two of each of the paper's kinds, one interval to compile and fill the replay, and some to measure.
-PAPER = {"mix": {"adam": 1, "kfac": 1}, "interval": 150, "learning_starts": 100, "final_episodes": 1, "episodes": 1}
+PAPER = {"mix": {"adam": 1, "kfac": 1}, "interval": 100, "learning_starts": 60, "final_episodes": 1, "episodes": 1}
 TINY = {
     **{"actor_layers": (8,), "critic_layers": (8,), "batch_size": 16, "buffer_size": 200, "learning_starts": 20},
     **{"episodes": 1, "final_episodes": 1, "interval": 50, "steps": 250},
@@ -82,7 +82,7 @@ def overhead(folder: Path) -> None:
     """
     from evolute.cluster import connection, population
 
-    run = Run("HalfCheetah-v4", steps=6 * PAPER["interval"], **PAPER)
+    run = Run("HalfCheetah-v4", steps=4 * PAPER["interval"], **PAPER)
     ratios = {"interval": [], "processor": []}
     with clusters.cluster(2, 1):
         # Programs are compiled once, and kept for the others.

@@ -97,6 +97,13 @@ def test_large_sums_are_divided_as_in_one_process(tmp_path):
     assert differences(tmp_path / "2", tmp_path / "1") == []
 
 
+def test_lapack_is_not_loaded_before_its_threads_are_set(tmp_path):
+    """It reads OPENBLAS_NUM_THREADS when it is loaded; with more threads large factorisations round otherwise, and take longer."""
+    script = tmp_path / "script.py"
+    script.write_text("import sys, evolute.engine, evolute.training.serving\nprint('scipy.linalg' in sys.modules)\n")
+    assert finish(start(tmp_path, script=(script,)))[:2] == (0, "False\n")
+
+
 def test_members_that_share_a_batch_axis_stay_in_one_process():
     with pytest.raises(UserError, match="placement is vmap, whose numbers depend on who shares a process"):
         train(dataclasses.replace(RUN, placement="vmap"), workers=2)

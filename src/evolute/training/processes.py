@@ -77,6 +77,8 @@ def start(
         raise UserError(
             f"workers is {count} and placement is vmap, whose numbers depend on who shares a process; set one of them."
         )
+    # They read it when they load their libraries, which is before they begin; see use_all_cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     crew: list[Elsewhere] = []
     done = CONTEXT.RawArray(ctypes.c_int64, min(count, members))
     try:

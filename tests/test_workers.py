@@ -98,7 +98,7 @@ def test_large_sums_are_divided_as_in_one_process(tmp_path):
 
 
 def test_lapack_is_not_loaded_before_its_threads_are_set(tmp_path):
-    """It reads OPENBLAS_NUM_THREADS when it is loaded; with more threads large factorisations round otherwise, and take longer."""
+    """It reads OPENBLAS_NUM_THREADS when it is loaded; with more threads large factorisations round otherwise, and are slower."""
     script = tmp_path / "script.py"
     script.write_text("import sys, evolute.engine, evolute.training.serving\nprint('scipy.linalg' in sys.modules)\n")
     assert finish(start(tmp_path, script=(script,)))[:2] == (0, "False\n")

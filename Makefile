@@ -12,7 +12,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
-.PHONY: help install demo test test-browser test-slow faults bench bench-full lint types format check ci clean
+.PHONY: help install demo test test-browser test-slow faults cluster-test bench bench-full lint types format check ci clean
 
 help: ## Show this help
 	@echo "Usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [WORKERS=2]"
@@ -34,6 +34,9 @@ test-browser: $(VENV)/.installed-test $(VENV)/.installed-browser ## Look at the 
 
 faults: $(VENV)/.installed-test ## Kill and damage real runs, resume them, and compare (about 20 minutes)
 	$(BIN)/python tests/faults.py
+
+cluster-test: $(VENV)/.installed-test $(VENV)/.installed-ray $(VENV)/.installed-storage $(VENV)/.installed-cluster-test ## Train on a real Ray cluster of three nodes and kill one (minutes)
+	$(BIN)/python tests/cluster_faults.py
 
 bench: $(VENV)/.installed-runtime ## Measure speed side by side, in about three minutes
 	$(BIN)/python benchmarks/bench.py

@@ -233,7 +233,8 @@ def test_a_run_without_a_policy_or_with_damaged_records_is_told(capsys, tmp_path
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "resume", "evaluate", "list", "show", "track", "report", "watch", "compare", "reproduce", "demo"]
+    "command",
+    ["train", "resume", "evaluate", "list", "show", "track", "report", "watch", "compare", "reproduce", "sweep", "demo"],
 )
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_explains_every_option(capsys, command, flag):
@@ -250,13 +251,17 @@ def test_help_explains_every_option(capsys, command, flag):
             "config",
             "out",
             "workers",
+            "on",
+            "without_token",
             "allow_import",
             "dry_run",
             "track",
             "log",
             "quiet",
         ],
-        "resume": ["steps", "allow_version_change", "workers", "track", "allow_import", "log", "quiet"],
+        "resume": [
+            *("steps", "allow_version_change", "workers", "on", "without_token", "track", "allow_import", "log", "quiet"),
+        ],
         "list": ["json"],
         "track": ["to"],
         "evaluate": ["member", "steps", "episodes", "seed", "time_limit", "allow_import"],
@@ -266,6 +271,10 @@ def test_help_explains_every_option(capsys, command, flag):
         "compare": ["out"],
         "reproduce": [
             *("list", "scale", "env", "arms", "seeds", "out", "jobs", "dry_run", "tables", "keep", "allow_import", "quiet"),
+        ],
+        "sweep": [
+            *("on", "without_token", "scale", "seeds", "out", "storage", "jobs", "cores", "gpus", "keep", "allow_import"),
+            "quiet",
         ],
         "demo": ["seed", "out", "quiet"],
     }[command]

@@ -35,7 +35,7 @@ PLACEHOLDERS = {
 SHORT = {"resume": ("--steps", "100"), "evaluate": ("--episodes", "1"), "export": ("--to", "numpy")}
 # Commands that take long, go on until they are stopped, or need what not every machine has (a way to draw, a display). They are
 # checked and not executed.
-ELSEWHERE = ("train", "demo", "watch", "reproduce", "video", "play")
+ELSEWHERE = ("train", "demo", "watch", "reproduce", "sweep", "video", "play")
 
 
 class Example(NamedTuple):

@@ -27,6 +27,7 @@ LAYERS = (
     ("engine",),
     ("resumption", "report", "export"),
     ("experiments",),
+    ("cluster",),
     ("commands",),
 )
 HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}

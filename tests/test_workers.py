@@ -15,6 +15,7 @@ from evolute import Run, UserError, resume, train
 from evolute.engine import train_seeds
 from evolute.errors import RunStopped
 from evolute.training import processes
+from evolute.training.elsewhere import Elsewhere
 from evolute.training.replay import ReplayBuffer
 from evolute.training.worker import Orders
 from faults import differences, finish, start, state_of, wait_until, workers_of
@@ -96,6 +97,13 @@ def test_large_sums_are_divided_as_in_one_process(tmp_path):
     assert differences(tmp_path / "2", tmp_path / "1") == []
 
 
+def test_lapack_is_not_loaded_before_its_threads_are_set(tmp_path):
+    """It reads OPENBLAS_NUM_THREADS when it is loaded; with more threads large factorisations round otherwise, and are slower."""
+    script = tmp_path / "script.py"
+    script.write_text("import sys, evolute.engine, evolute.training.serving\nprint('scipy.linalg' in sys.modules)\n")
+    assert finish(start(tmp_path, script=(script,)))[:2] == (0, "False\n")
+
+
 def test_members_that_share_a_batch_axis_stay_in_one_process():
     with pytest.raises(UserError, match="placement is vmap, whose numbers depend on who shares a process"):
         train(dataclasses.replace(RUN, placement="vmap"), workers=2)
@@ -150,6 +158,34 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path, reque
     assert [note for note in notes if "was ended by signal 9; a new one goes on from the last checkpoint" in note]
     found = differences(tmp_path / "run", whole)
     assert found == [] if every == 1 else {"metrics.jsonl", "events.jsonl", "result.json"}.isdisjoint(found)
+    assert workers() == []
+
+
+def test_what_lost_workers_had_given_each_other_is_given_again_in_its_order(tmp_path, quick_whole, monkeypatch):
+    """As on machines, where a parcel goes with the one that it is on: both are lost, and each needs what the other gave."""
+    monkeypatch.setattr(processes, "PROGRESS_PERIOD", 0.001)
+    monkeypatch.setattr(processes.Pipe, "keeps", False)
+    give, handed, killed, notes = Elsewhere.give, [], [], []
+
+    def remembered(giver, lane):
+        handed.append(give(giver, lane))
+        return handed[-1]
+
+    monkeypatch.setattr(Elsewhere, "give", remembered)
+
+    def observe(progress):
+        if progress.steps >= 90 and not killed:
+            killed.extend(workers())
+            for worker in killed:
+                os.kill(worker.pid, signal.SIGKILL)
+            for parcel in handed:
+                parcel.parcel = parcel.replay = None
+
+    train(dataclasses.replace(QUICK, checkpoint_every=5), tmp_path / "run", observe, notes.append, workers=2)
+    assert len(killed) == 2
+    assert len(handed) > 4
+    assert len([note for note in notes if "was lost with its machine; a new one goes on" in note]) == 1
+    assert {"metrics.jsonl", "events.jsonl", "result.json"}.isdisjoint(differences(tmp_path / "run", quick_whole))
     assert workers() == []
 
 
@@ -226,13 +262,13 @@ def test_an_answer_that_is_cut_short_is_asked_for_again(tmp_path):
         first.train(0, {lane: Orders(run.initial_hyperparameters("adam"), [0]) for lane in first.lanes}, silent)()
         told = first.give(0)
         # 8 MB, more than a pipe holds: the process waits in the middle of its answer, for nobody listens.
-        first._send("give", (0,))
+        first._send("give", (0, tmp_path))
         time.sleep(1.0)
-        os.kill(first._child.pid, signal.SIGKILL)
-        again = first._answer("give", (0,), None)
+        os.kill(first._line.child.pid, signal.SIGKILL)
+        _, again = first._answer("give", (0, tmp_path))
         assert len(notes) == 1
-        assert len(again.replay) == 1_000
-        assert np.array_equal(again.replay.transitions(), told.replay.transitions())
+        assert len(again) == 1_000
+        assert np.array_equal(again.transitions(), told.replay.transitions())
     finally:
         for one in crew:
             one.close()

@@ -18,7 +18,7 @@ from evolute.runs.writing import save_checkpoint, save_replay, write
 from evolute.state import Note, Observer, Progress, Result, State, new_profile
 from evolute.training import needs, processes, starting, worker
 from evolute.training.randomness import POPULATION, Purpose, stream
-from evolute.training.worker import Orders, Trained, Worker
+from evolute.training.worker import Hire, Orders, Trained, Worker
 
 
 def train(
@@ -26,7 +26,7 @@ def train(
     out: str | Path | None = None,
     observer: Observer | None = None,
     note: Note = warnings.warn,
-    workers: int = 1,
+    workers: int | Hire = 1,
 ) -> Result:
     """Train a population from start to end.
 
@@ -36,7 +36,7 @@ def train(
         observer: is told of progress. What it raises stops the run between two steps; `resume` goes on from the last checkpoint.
         note: is told what somebody should know of the environment and the settings, one sentence each.
         workers: processes of this machine over which the members are dealt; on a CPU the numbers do not depend on it. 1 trains
-            in this process. A script that asks for more begins under `if __name__ == "__main__":`.
+            in this process. A script that asks for more begins under `if __name__ == "__main__":`. Or what hires them.
 
     Returns:
         The result; the best policy's final evaluation is on fresh episodes.
@@ -54,7 +54,7 @@ def train_seeds(
     outs: Sequence[str | Path] | None = None,
     observer: Observer | None = None,
     note: Note = warnings.warn,
-    workers: int = 1,
+    workers: int | Hire = 1,
 ) -> list[Result]:
     """Train independent populations side by side in one program, which differ by their seed alone.
 
@@ -130,13 +130,13 @@ def go_on(
 
 
 def start(
-    runs: Sequence[Run], workers: int = 1, note: Note = warnings.warn, folders: Sequence[Path] = (), restored: bool = False
+    runs: Sequence[Run], workers: int | Hire = 1, note: Note = warnings.warn, folders: Sequence[Path] = (), restored: bool = False
 ) -> tuple[list[State], list[Worker]]:
     """Return populations before their first step, and their crew, the workers that train them.
 
     Args:
         runs: they differ by their seed alone.
-        workers: how many processes train; 1 for this one.
+        workers: as in `train`.
         note: is told where a process was lost and replaced.
         folders: of the runs, where there are any: only what is checkpointed of a lost process can be restored.
         restored: whether they are brought to a checkpoint next, so that it does not matter what they start from.
@@ -146,7 +146,7 @@ def start(
     """
     crew = processes.start(runs, workers, note, folders, None if restored else starting.policy_of(runs[0]))
     try:
-        needs.check(runs[0], needs.needs(runs[0], len(runs), crew[0].facts.shape, len(crew)), folders)
+        needs.check(runs[0], needs.needs(runs[0], len(runs), crew[0].facts.shape, len(crew)), folders, not callable(workers))
     except UserError:
         close(crew)
         raise
@@ -221,7 +221,7 @@ def copy_member(state: State, crew: Sequence[Worker], exploit: Exploit) -> None:
     """Carry out an exploit; the optimizer's state is copied between equal kinds if configured."""
     child, parent = state.lane(exploit.child.slot), state.lane(exploit.parent.slot)
     reset = not (exploit.same_kind and state.run.copy_optimizer_state)
-    worker.copy(crew, child, parent, exploit.child.kind, reset, state.interval)
+    worker.copy(crew, child, parent, None if exploit.same_kind else exploit.child.kind, reset, state.interval)
     profile = state.members[exploit.child.slot]
     profile.kind, profile.hyperparameters = exploit.child.kind, exploit.hyperparameters
     profile.parent = exploit.parent.slot if child != parent else None

@@ -21,6 +21,7 @@ from evolute.runs.folder import CONFIG_FILE, RunFolder
 from evolute.runs.restore import restore
 from evolute.state import Observer, Result
 from evolute.training import placement
+from evolute.training.worker import Hire
 
 
 def resume(
@@ -30,7 +31,7 @@ def resume(
     allow_version_change: bool = False,
     allow_import: str | Sequence[str] = (),
     note: Callable[[str], None] | None = None,
-    workers: int = 1,
+    workers: int | Hire = 1,
 ) -> Result:
     """Go on with a run that was stopped, or make a run longer.
 

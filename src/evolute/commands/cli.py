@@ -23,6 +23,7 @@ COMMANDS = {
     "reproduce": ("NAME", "train an experiment of many runs, and make its tables and figures"),
     "track": ("RUN", "write a run's metrics for TensorBoard or Weights & Biases"),
     "replay": ("RUN", "train one agent through the ancestry of a run's winner, on new seeds"),
+    "sweep": ("GRID", "train every run of a grid of your own, here or on a cluster"),
     "report": ("RUN", "write a page with a run's curves, genealogy and more; of several runs, a comparison"),
     "watch": ("RUN", "serve that page on this machine while the run goes on"),
     "demo": ("", "train a small mixed population in a few minutes"),

@@ -34,8 +34,19 @@ ALLOW_IMPORT = "Modules that may be imported for what a file names, such as my_p
 AllowImportFlag = Annotated[
     tuple[str, ...] | None, tyro.conf.arg(metavar="MODULE ...", help=ALLOW_IMPORT, help_behavior_hint="(default: none)")
 ]
-WORKERS = "Processes of this machine over which members are dealt, each on its share of the cores; the numbers stay the same."
-WorkersFlag = Annotated[str | None, tyro.conf.arg(metavar="INT", help=WORKERS, help_behavior_hint="(default: 1, this one)")]
+WORKERS = "Processes over which members are dealt, each on its share of the cores; the numbers stay the same."
+WORKERS_DEFAULT = "1, this one; on a cluster one per core"
+WorkersFlag = Annotated[
+    str | None, tyro.conf.arg(metavar="INT", help=WORKERS, help_behavior_hint=f"(default: {WORKERS_DEFAULT})")
+]
+ON = "Where to train: local, or ray for the Ray cluster of this machine, or the address of one's Ray Client (docs/scale.md)."
+OnFlag = Annotated[
+    str | None, tyro.conf.arg(metavar="{local,ray,ray://HOST:PORT}", help=ON, help_behavior_hint="(default: local)")
+]
+WITHOUT_TOKEN = "Train on a Ray cluster of other machines although it asks nobody for a token: whoever reaches it can run code."
+WithoutTokenFlag = tyro.conf.FlagCreatePairsOff[
+    Annotated[bool, tyro.conf.arg(help=WITHOUT_TOKEN, help_behavior_hint="(default: refuse)")]
+]
 MEMBER = "Whose policy: best, the best policy of all, or a member's number, whose latest policy is taken."
 MemberFlag = Annotated[str, tyro.conf.arg(metavar="{best,INT}", help=MEMBER)]
 DRY_RUN = "Print memory, disk and time that it will take, from a short measurement, and train nothing."
@@ -83,13 +94,15 @@ def train_flags() -> Any:
         ),
         "out": (Path, "PATH", "Folder for the run's records; must not hold a run yet.", OUT, MOST_USED),
         "config": (Path, "PATH", "TOML file with any of these settings; flags override it.", "none", FILES),
-        "workers": (str, "INT", WORKERS, "1, this one", "execution"),
+        "workers": (str, "INT", WORKERS, WORKERS_DEFAULT, "execution"),
+        "on": (str, "{local,ray,ray://HOST:PORT}", ON, "local", "execution"),
         "track": (tuple[str, ...], "{tensorboard,wandb} ...", TRACK, "none", FILES),
         "allow_import": (tuple[str, ...], "MODULE ...", ALLOW_IMPORT, "none", FILES),
     }
     for name, (kind, metavar, text, default, group) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
         fields.append((name, Annotated[kind | None, argument], in_group(group)))
+    fields.append(("without_token", WithoutTokenFlag, in_group("execution", default=False)))
     fields.append(("dry_run", DryRunFlag, in_group(FILES, default=False)))
     fields.append(("log", LogFlag, in_group(FILES, default="auto")))
     fields.append(("quiet", QuietFlag, in_group(FILES, default=False)))

@@ -49,7 +49,7 @@ def run(flags: Flags) -> None:
         if watcher is not None:
             changes = f"{winner.exploits} change{'' if winner.exploits == 1 else 's'}"
             watcher.say(f"The winner of {path}: member {winner.member} after {winner.steps:,} steps, by {changes} on its line.")
-        ended = train_seeds(replace(one, seed=seeds[0]), seeds, flags.out, watcher, workers_of(flags))
+        ended = train_seeds(replace(one, seed=seeds[0]), seeds, flags.out, watcher, workers_of(flags) or 1)
         population = RunFolder.open(path).result()
     report(ended, watcher)
     if not flags.quiet:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from evolute.commands.cells import admit_all, jobs_of, missing_of, train_missing
 from evolute.commands.flags import AllowImportFlag, QuietFlag, whole_number
-from evolute.commands.watching import admit
-from evolute.errors import RunStopped, UserError, printable
+from evolute.errors import UserError, printable
 from evolute.streams import complain, make_output_optional
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Flags:
 def run(flags: Flags) -> None:
     """Train, and write tables and figures."""
     from evolute.experiments import evidence, grid, page
+    from evolute.training.placement import usable_cores
 
     make_output_optional()
     if flags.list or not flags.name:
@@ -65,17 +66,22 @@ def run(flags: Flags) -> None:
             print(f"{name:{longest}} {grid.load(name).title}")
         return
     seeds = None if flags.seeds is None else whole_number("--seeds", flags.seeds, least=1)
-    jobs = _jobs(flags.jobs)
+    jobs = jobs_of(flags) or usable_cores()
     out = (flags.out or Path("experiments") / flags.scale).absolute()
     experiments = [grid.load(name, flags.scale) for name in flags.name]
     cells = [cell for one in experiments for cell in grid.cells(one, flags.env or (), flags.arms or (), seeds)]
-    _admit(cells, flags.allow_import or ())
-    missing = _missing(cells, out)
+    admit_all(cells, flags.allow_import or ())
+    missing = missing_of(cells, out)
     if flags.dry_run:
         _print_plan(cells, missing, min(jobs, max(1, len(missing))))
         return
     if missing and not flags.tables:
-        _train(missing, out, jobs, flags)
+        from evolute.commands.compile_cache import remember_compiled_programs
+        from evolute.experiments.jobs import Kept
+        from evolute.experiments.local import Processes
+
+        remember_compiled_programs()
+        train_missing(missing, Processes(Kept(out, flags.keep), min(jobs, len(missing))), flags.quiet)
     for name, experiment in zip(flags.name, experiments, strict=True):
         folder = out / Path(name).stem
         found = evidence.gather(experiment, out, flags.env or (), flags.arms or (), seeds)
@@ -108,47 +114,3 @@ def _print_plan(cells: "Sequence[Cell]", missing: "Sequence[Cell]", jobs: int) -
         f"{len(missing)} of {len(cells)} runs are missing: {duration(sum(takes))} of a core, about {duration(sum(takes) / jobs)} "
         f"with --jobs {jobs}, plus a minute of compilation for each kind of run that is new"
     )
-
-
-def _jobs(given: str | None) -> int:
-    from evolute.training.placement import usable_cores
-
-    return usable_cores() if given is None else whole_number("--jobs", given, least=1)
-
-
-def _admit(cells: "Sequence[Cell]", allowed: Sequence[str]) -> None:
-    """Let the modules be imported that a file names; raises UserError where one is not allowed."""
-    from evolute.environments.making import modules_of
-
-    admit(sorted({module for cell in cells for module in modules_of(cell.run.env, cell.run.wrap)}), allowed)
-
-
-def _missing(cells: "Sequence[Cell]", out: Path) -> "list[Cell]":
-    """Return the cells that have no record yet, each once."""
-    from evolute.experiments import records
-
-    there = records.read_all(out)
-    found: dict[str, Cell] = {}
-    for cell in cells:
-        name = records.name(cell.run, cell.evaluation_steps)
-        if name not in there:
-            found.setdefault(name, cell)
-    return list(found.values())
-
-
-def _train(missing: "list[Cell]", out: Path, jobs: int, flags: Flags) -> None:
-    """Train cells while showing them; raises RunStopped where some failed."""
-    from evolute.commands.compile_cache import remember_compiled_programs
-    from evolute.experiments.local import train_all
-    from evolute.experiments.progress import Shown
-    from evolute.interruption import Interrupted, stopping_gently
-
-    remember_compiled_programs()
-    try:
-        with Shown(missing, flags.quiet) as shown, stopping_gently():
-            failed = train_all(missing, out, min(jobs, len(missing)), flags.keep, shown)
-    except Interrupted:
-        complain("stopped. The same command goes on from the last checkpoints.")
-        raise
-    if failed:
-        raise RunStopped(f"{len(failed)} of {len(missing)} runs failed (see above); the same command tries them again.")

@@ -5,9 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from evolute.commands.flags import AllowImportFlag, LogFlag, QuietFlag, RunArgument, TrackFlag, WorkersFlag, whole_number
+from evolute.commands.flags import (
+    AllowImportFlag,
+    LogFlag,
+    OnFlag,
+    QuietFlag,
+    RunArgument,
+    TrackFlag,
+    WithoutTokenFlag,
+    WorkersFlag,
+    whole_number,
+)
 from evolute.commands.folders import one_run
-from evolute.commands.watching import admit, noting, report, trackers_of, tracking, watch, watching, workers_of
+from evolute.commands.watching import admit, hiring, noting, report, trackers_of, tracking, watch, watching
 
 if TYPE_CHECKING:
     from evolute.state import Observer, Result
@@ -29,6 +39,8 @@ class Flags:
         ),
     ] = False
     workers: WorkersFlag = None
+    on: OnFlag = None
+    without_token: WithoutTokenFlag = False
     track: TrackFlag = None
     allow_import: AllowImportFlag = None
     log: LogFlag = "auto"
@@ -40,9 +52,8 @@ def run(flags: Flags) -> None:
     path = one_run(flags.run)
     folder = path.absolute()
     steps = None if flags.steps is None else whole_number("--steps", flags.steps, least=1)
-    workers, allowed = workers_of(flags), flags.allow_import or ()
-    trackers = trackers_of("--track", flags.track)
-    with watching(flags.quiet, flags.log) as watcher:
+    allowed, trackers = flags.allow_import or (), trackers_of("--track", flags.track)
+    with watching(flags.quiet, flags.log) as watcher, hiring(flags) as workers:
         from evolute.resumption import resume
 
         def train(observer: "Observer") -> list["Result"]:

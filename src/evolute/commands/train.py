@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evolute.commands.flags import separate, settings_of, train_flags, whole_number
-from evolute.commands.watching import admit, report, trackers_of, train_seeds, watching, workers_of
+from evolute.commands.watching import admit, hiring, report, trackers_of, train_seeds, watching, workers_of
 from evolute.errors import UserError
 from evolute.streams import complain
 
@@ -19,12 +19,13 @@ def run(flags: Any) -> None:
     """Train one population for each seed."""
     if flags.dry_run:
         wanted, seeds = asked_for(flags)
-        print_plan(wanted, seeds, workers_of(flags))
+        print_plan(wanted, seeds, workers_of(flags) or 1)
         return
     trackers = trackers_of("--track", flags.track)
     with watching(flags.quiet, flags.log) as watcher:
         wanted, seeds = asked_for(flags)
-        ended = train_seeds(wanted, seeds, flags.out, watcher, workers_of(flags), trackers)
+        with hiring(flags) as workers:
+            ended = train_seeds(wanted, seeds, flags.out, watcher, workers, trackers)
     report(ended, watcher)
 
 

@@ -18,17 +18,34 @@ if TYPE_CHECKING:
     from evolute.report.live import LiveTable, PlainLines
     from evolute.report.tracking import Tracking
     from evolute.state import Observer, Progress, Result
+    from evolute.training.worker import Hire
 
     Watcher = LiveTable | PlainLines | JsonLines | None
     # A result, its folder, and the modules that are imported for its environment.
     Ended = tuple[Result, Path, Sequence[str]]
 
 
-def workers_of(flags: Any) -> int:
-    """Return how many processes train."""
+def workers_of(flags: Any) -> int | None:
+    """Return how many processes train; None where nobody says."""
     from evolute.commands.flags import whole_number
 
-    return 1 if flags.workers is None else whole_number("--workers", flags.workers, least=1)
+    return None if flags.workers is None else whole_number("--workers", flags.workers, least=1)
+
+
+@contextlib.contextmanager
+def hiring(flags: Any) -> Iterator["int | Hire"]:
+    """Return what trains: a number of processes here, or what hires workers on the cluster that is connected meanwhile."""
+    from evolute.cluster import connection
+
+    count, on = workers_of(flags), connection.LOCAL if flags.on is None else flags.on
+    connection.check(on, flags.without_token)
+    if on == connection.LOCAL:
+        yield count or 1
+        return
+    with connection.connected(on, flags.without_token):
+        from evolute.cluster import population
+
+        yield population.hire(count)
 
 
 def admit(modules: Sequence[str], allowed: Sequence[str]) -> None:
@@ -87,7 +104,12 @@ def tracking(names: Sequence[str], folder_of: Callable[[int], Path], watcher: "W
 
 
 def train_seeds(
-    run: "Run", seeds: list[int], out: Path | None, watcher: "Watcher", workers: int = 1, trackers: Sequence[str] = ()
+    run: "Run",
+    seeds: list[int],
+    out: Path | None,
+    watcher: "Watcher",
+    workers: "int | Hire" = 1,
+    trackers: Sequence[str] = (),
 ) -> list["Ended"]:
     """Train one population per seed while showing them."""
     from evolute import engine
@@ -106,8 +128,9 @@ def train_seeds(
     probe = Environment(run.env, run.time_limit, making_of(run))
     probe.close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
-    need = needs.needs(run, len(seeds), probe.shape, workers)
-    needs.check(run, need, [here / (default if out is None else out)])
+    count = len(run.kinds) * len(seeds) if callable(workers) else workers
+    need = needs.needs(run, len(seeds), probe.shape, count)
+    needs.check(run, need, [here / (default if out is None else out)], not callable(workers))
     with naming.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
         folders = outs_of(own, seeds)
         shown = own.relative_to(here) if own.is_relative_to(here) else own

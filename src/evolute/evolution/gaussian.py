@@ -1,9 +1,12 @@
-"""A Gaussian process whose past fades: regression on numbers that drift with time. docs/maths.md E21."""
+"""A Gaussian process whose past fades: regression on numbers that drift with time. docs/maths.md E21.
+
+SciPy is imported where it is used: JAX factorises by its LAPACK, which counts its threads when it is loaded, and that must not
+come before placement.use_all_cores.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, optimize
 
 # Of a process on inputs in [0, 1] and standardised targets: signal variance, squared length of every input, noise variance, and
 # the fraction of what is known that a unit of time takes away.
@@ -29,6 +32,8 @@ def fit(x: np.ndarray, time: np.ndarray, y: np.ndarray) -> Process:
         time: of each observation [N].
         y: targets [N], standardised.
     """
+    from scipy import optimize
+
     d = x.shape[1]
     start = np.array([np.log(START["signal"]), *[np.log(START["length"])] * d, np.log(START["noise"]), START["fading"]])
     bounds = [np.log(SIGNAL), *[np.log(LENGTH)] * d, np.log(NOISE), FADING]
@@ -39,6 +44,8 @@ def fit(x: np.ndarray, time: np.ndarray, y: np.ndarray) -> Process:
 
 def condition(x: np.ndarray, time: np.ndarray, y: np.ndarray, parameters: np.ndarray) -> Process:
     """Return the process with given parameters."""
+    from scipy import linalg
+
     covariance = kernel(parameters, *differences(x, time, x, time)) + np.exp(parameters[-2]) * np.eye(len(x))
     lower = linalg.cholesky(covariance, lower=True)
     return Process(x, time, lower, linalg.cho_solve((lower, True), y), parameters)
@@ -57,6 +64,8 @@ def kernel(parameters: np.ndarray, squares: np.ndarray, apart: np.ndarray) -> np
 
 def predict(process: Process, x: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray]:
     """Return mean [M] and standard deviation [M] of the function, without noise, at inputs [M, D] and a time."""
+    from scipy import linalg
+
     cross = kernel(process.parameters, *differences(x, np.full(len(x), time), process.x, process.time))
     explained = linalg.solve_triangular(process.lower, cross.T, lower=True)
     variance = np.exp(process.parameters[0]) - (explained**2).sum(0)
@@ -65,6 +74,8 @@ def predict(process: Process, x: np.ndarray, time: float) -> tuple[np.ndarray, n
 
 def _loss(parameters: np.ndarray, squares: np.ndarray, apart: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     """Return the negative logarithm of the likelihood, without its constant, and its gradient."""
+    from scipy import linalg
+
     known, noise = kernel(parameters, squares, apart), np.exp(parameters[-2])
     lower = linalg.cholesky(known + noise * np.eye(len(y)), lower=True)
     # d loss / dθ = tr((K⁻¹ - w wᵀ) dK/dθ) / 2

@@ -13,6 +13,7 @@ from evolute.engine import train
 from evolute.environments.gym import Environment
 from evolute.environments.making import making_of, modules_of
 from evolute.experiments import records
+from evolute.experiments.mirror import Mirror
 from evolute.files import CHECKPOINT_FOLDER, REPLAY_FOLDER, append, make_folder, read_at_most, write_whole
 from evolute.policy import Policy
 from evolute.resumption import resume
@@ -24,7 +25,14 @@ from evolute.training.randomness import POPULATION, Purpose, stream
 
 
 def train_cell(
-    run: Run, evaluation_steps: int, out: Path, workers: int, keep: bool, tell: Callable[[int], None], note: Callable[[str], None]
+    run: Run,
+    evaluation_steps: int,
+    out: Path,
+    workers: int,
+    keep: bool,
+    tell: Callable[[int], None],
+    note: Callable[[str], None],
+    storage: str | None = None,
 ) -> dict[str, Any]:
     """Bring a cell to its end from wherever it is, and return its record.
 
@@ -36,6 +44,7 @@ def train_cell(
         keep: whether replay and checkpoints stay in the run folder, so that the run can be made longer.
         tell: is told how many steps of the run's clock are done.
         note: is told what a run tells of itself.
+        storage: the URL of a copy of `out`, from which the run begins if it is further there; None for no copy.
 
     Raises:
         UserError, RunStopped: as in `train`.
@@ -43,6 +52,9 @@ def train_cell(
     name = records.name(run, evaluation_steps)
     path = out / "runs" / name
     make_folder(path.parent)
+    mirror = None if storage is None else Mirror(out, storage)
+    if mirror is not None:
+        mirror.fetch_run(name)
     # The processor seconds of other processes are not known here.
     clock = Clock(path.with_suffix(".seconds")) if workers == 1 else None
 
@@ -50,6 +62,8 @@ def train_cell(
         tell(progress.steps)
         if progress.rows and clock is not None:
             clock.stop(progress.state.interval)
+        if progress.rows and mirror is not None:
+            mirror.push_run(name)
 
     if (path / CONFIG_FILE).is_file() or (path / CHECKPOINT_FOLDER).is_dir():
         folder = RunFolder.open(path)
@@ -63,9 +77,13 @@ def train_cell(
         record["final"] = held_out(folder, run, winner, evaluation_steps, out / "policies" / name)
     record["evaluation_steps"] = evaluation_steps
     records.write(out, run, record)
+    if mirror is not None:
+        mirror.push_record(records.record_path(out, run, evaluation_steps), name)
     if not keep:
         for part in (CHECKPOINT_FOLDER, REPLAY_FOLDER):
             shutil.rmtree(path / part, ignore_errors=True)
+    if mirror is not None:
+        mirror.push_run(name)
     return record
 
 

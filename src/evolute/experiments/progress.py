@@ -3,11 +3,11 @@
 import time
 from collections.abc import Sequence
 
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from evolute.errors import printable
 from evolute.experiments.grid import Cell
-from evolute.experiments.local import Told
+from evolute.experiments.jobs import Told
 from evolute.report.tables import console, duration, number
 
 # Seconds between two lines of where it stands, where the output is no terminal.
@@ -25,10 +25,11 @@ class Shown:
         self._work = [cell.run.steps * len(cell.run.kinds) for cell in cells]
         self._done, self._first = [0.0] * len(cells), [0.0] * len(cells)
         self._ended, self._began, self._said = 0, time.monotonic(), time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), console=self._screen, transient=True
-        )
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}")
+        self._bar = Progress(*columns, console=self._screen, transient=True)
         self._task = self._bar.add_task("", total=sum(self._work), left="")
+        # A line for each cell that trains, by place.
+        self._lines: dict[int, TaskID] = {}
 
     def __enter__(self) -> "Shown":
         if self._live:
@@ -48,6 +49,9 @@ class Shown:
             # A run that was resumed had steps before.
             self._first[place] = self._first[place] or done
             self._done[place] = done
+            if place not in self._lines:
+                self._lines[place] = self._bar.add_task(printable(name), total=self._work[place], left="")
+            self._bar.update(self._lines[place], completed=done, left=f"{told.value:,} of {cell.run.steps:,} steps")
         elif told.kind == "done":
             self._done[place] = self._work[place]
             self._ended += 1
@@ -56,6 +60,8 @@ class Shown:
             self._say(f"{name}: return {number(final['mean'])} over {final['episodes']} held-out episodes{after}; {self.left}")
         else:
             self._say(f"{name}: {'note: ' if told.kind == 'note' else ''}{told.value}")
+        if told.kind not in ("steps", "note") and place in self._lines:
+            self._bar.remove_task(self._lines.pop(place))
         runs = f"{self._ended} of {len(self._work)} runs"
         if self._live:
             self._bar.update(self._task, completed=sum(self._done), description=runs, left=self.left)

@@ -82,16 +82,17 @@ def memory_here() -> float:
     return min((bytes_ for bytes_ in found if bytes_ > 0), default=math.inf)
 
 
-def check(run: Run, need: Needs, folders: Sequence[Path]) -> None:
+def check(run: Run, need: Needs, folders: Sequence[Path], here: bool = True) -> None:
     """Raise UserError where populations cannot fit into this machine's memory, or their folders on its disk.
 
     Args:
         run: of each population.
         need: what they take together.
         folders: of the populations, which need not be there yet; empty where nothing is written.
+        here: whether they train on this machine.
     """
     room = memory_here() - need.learners - need.processes
-    if need.replay > room:
+    if here and need.replay > room:
         refuse(run, need.replay, room, f"{size(need.memory)} of memory, and this machine has {size(memory_here())}")
     if folders:
         free = shutil.disk_usage(existing(folders[0])).free

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from evolute.algorithms.base import Learner, Sums
+from evolute.config import Run
 from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Facts
 from evolute.hyperparameters import Hyperparameters
@@ -95,11 +96,11 @@ class Worker(Protocol):
         """Start an interval, given by number from 0, with orders by lane; what is returned waits for its end."""
         ...
 
-    def give(self, lane: int) -> Parcel:
-        """Return what an exploit copies of a member, to be taken before the member trains on."""
+    def give(self, lane: int) -> Any:
+        """Return what an exploit copies, for a `take` of the crew before the member trains on: a Parcel, or where it is."""
         ...
 
-    def take(self, lane: int, parcel: Parcel, reset: bool, interval: int) -> None:
+    def take(self, lane: int, parcel: Any, reset: bool, interval: int) -> None:
         """Make a member a copy, after that many intervals: replay always; of its own algorithm networks and targets, too.
 
         So is what observations are scaled by. The optimizers' state is copied unless `reset`. Of another algorithm's member the
@@ -132,24 +133,28 @@ class Worker(Protocol):
         ...
 
 
+# Starts the workers of populations, given their runs, what is told of losses, their folders, and what policy members start from.
+Hire = Callable[[Sequence[Run], Callable[[str], None], Sequence[Path], Policy | None], list[Worker]]
+
+
 def of(workers: Sequence[Worker], lane: int) -> Worker:
     """Return the worker that has a member."""
     return next(worker for worker in workers if lane in worker.lanes)
 
 
-def copy(workers: Sequence[Worker], child: int, parent: int, kind: str, reset: bool, interval: int) -> None:
+def copy(workers: Sequence[Worker], child: int, parent: int, kind: str | None, reset: bool, interval: int) -> None:
     """Make a member a copy of another one, after that many intervals; of itself where a schedule gives it another kind.
 
     Args:
         workers: that have the members.
         child: its lane.
         parent: the lane of the other one.
-        kind: of the child from now on.
+        kind: of the child from now on, if it is not its parent's.
         reset: whether its optimizers' state starts anew.
         interval: how many have ended.
     """
     parcel, own = of(workers, parent).give(parent), of(workers, child)
-    if child == parent and kind != parcel.kind:
+    if child == parent and kind is not None:
         own.become(child, kind)
     own.take(child, parcel, reset, interval)
 

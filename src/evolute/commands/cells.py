@@ -1,0 +1,55 @@
+"""What commands that train many runs have in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evolute.commands.flags import whole_number
+from evolute.commands.watching import admit
+from evolute.errors import RunStopped
+from evolute.streams import complain
+
+if TYPE_CHECKING:
+    from evolute.experiments.grid import Cell
+    from evolute.experiments.jobs import Seats
+
+
+def jobs_of(flags: Any) -> int | None:
+    """Return how many runs train at a time; None where nobody says."""
+    return None if flags.jobs is None else whole_number("--jobs", flags.jobs, least=1)
+
+
+def admit_all(cells: "Sequence[Cell]", allowed: Sequence[str]) -> None:
+    """Let the modules be imported that a file names; raises UserError where one is not allowed."""
+    from evolute.environments.making import modules_of
+
+    admit(sorted({module for cell in cells for module in modules_of(cell.run.env, cell.run.wrap)}), allowed)
+
+
+def missing_of(cells: "Sequence[Cell]", out: Path) -> "list[Cell]":
+    """Return the cells that have no record yet, each once."""
+    from evolute.experiments import records
+
+    there = records.read_all(out)
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        name = records.name(cell.run, cell.evaluation_steps)
+        if name not in there:
+            found.setdefault(name, cell)
+    return list(found.values())
+
+
+def train_missing(missing: "list[Cell]", seats: "Seats", quiet: bool) -> None:
+    """Train cells while showing them; raises RunStopped where some failed."""
+    from evolute.experiments.jobs import train_all
+    from evolute.experiments.progress import Shown
+    from evolute.interruption import Interrupted, stopping_gently
+
+    try:
+        with Shown(missing, quiet) as shown, stopping_gently():
+            failed = train_all(missing, seats, shown)
+    except Interrupted:
+        complain("stopped. The same command goes on from the last checkpoints.")
+        raise
+    if failed:
+        raise RunStopped(f"{len(failed)} of {len(missing)} runs failed (see above); the same command tries them again.")

@@ -88,7 +88,7 @@ def begin_wandb(path: Path, run: "Run") -> Tracker:
     Not into the run folder: Weights & Biases makes links, and a run folder holds plain files alone.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
 
     name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]
     for old in path.absolute().parent.glob(f"wandb/offline-run-*-{name}"):

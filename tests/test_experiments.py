@@ -394,7 +394,7 @@ def one_run(own, steps=300):
     return ["reproduce", own, "--arms", "mixed", "--seeds", "1", "--jobs", "1"]
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "a lost process"])
+@pytest.mark.parametrize("how", ["SIGINT", pytest.param("a lost process", marks=pytest.mark.slow)])
 def test_what_was_interrupted_goes_on_from_its_last_checkpoint(tmp_path, own, how):
     words = one_run(own)
     code, _, err = evolute(tmp_path, *words, "--out", "whole")

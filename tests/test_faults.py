@@ -16,7 +16,16 @@ def reference(tmp_path_factory):
 
 
 # Between writing a file and renaming it; within an exploit; while an older checkpoint is deleted; while a run is resumed.
-@pytest.mark.parametrize(("place", "count"), [("write", 33), ("copy", 1), ("delete", 8), ("rewound", 1)])
+# All places, and all damages, are tried by `make faults`.
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        ("write", 33),
+        ("copy", 1),
+        pytest.param("delete", 8, marks=pytest.mark.slow),
+        pytest.param("rewound", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, reference, place, count):
     faults.killed_at(tmp_path, place, count, "run")
     assert faults.differences(tmp_path / "run", reference) == []
@@ -32,11 +41,13 @@ def test_a_second_process_is_refused(tmp_path, reference):
     assert faults.differences(tmp_path / "run", reference) == []
 
 
+@pytest.mark.slow
 def test_a_run_without_a_file_handle_left_stops_and_goes_on(tmp_path, reference):
     faults.no_handles(tmp_path, "run")
     assert faults.differences(tmp_path / "run", reference) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_used(tmp_path, reference):
     faults.stopped(tmp_path, "template")
     faults.damaged(tmp_path, "run", tmp_path / "template", "replay/*.safetensors", "flipped")

@@ -111,6 +111,7 @@ def test_a_resumed_run_is_the_same(tmp_path, whole):
     assert differences(tmp_path / "run", whole) == []
 
 
+@pytest.mark.slow
 def test_a_run_in_two_processes_is_the_same(tmp_path, whole):
     train(RUN, tmp_path / "run", note=silent, workers=2)
     assert differences(tmp_path / "run", whole) == []

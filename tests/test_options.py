@@ -199,7 +199,8 @@ def another(option: str, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("role", optimizers.ROLES)
-@pytest.mark.parametrize("name", STARTS)
+# The two forms of K-FAC have the same options.
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "kfac_empirical" else []) for n in STARTS])
 def test_no_option_is_accepted_that_changes_nothing(name, role):
     if name in optimizers.CURVATURE_KINDS:
         record = optimizers.CURVATURE_KINDS[name].options

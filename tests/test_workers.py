@@ -109,6 +109,7 @@ def test_members_that_share_a_batch_axis_stay_in_one_process():
         train(dataclasses.replace(RUN, placement="vmap"), workers=2)
 
 
+@pytest.mark.slow
 def test_members_of_several_algorithms_copy_each_other_over_processes(tmp_path):
     mix = {"adam": 1, "sac:adam": 1, "ddpg:kfac": 1, "sac:kfac": 1}
     run = dataclasses.replace(RUN, mix=mix, steps=180, actor_layers=(8,), critic_layers=(8,), algorithms={})
@@ -145,7 +146,7 @@ def test_a_run_can_be_resumed_with_another_number_of_processes(tmp_path, whole):
         (QUICK, (75, 76), 1),
         (QUICK, (150,), 1),
         pytest.param(QUICK, (100,), 2, marks=pytest.mark.slow),
-        (QUICK, (60, 120), 3),
+        pytest.param(QUICK, (60, 120), 3, marks=pytest.mark.slow),
     ],
     ids=lambda value: {id(RUN): "kfac", id(QUICK): "quick"}.get(id(value)),
 )

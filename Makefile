@@ -35,7 +35,7 @@ test-browser: $(VENV)/.installed-test $(VENV)/.installed-browser ## Look at the 
 faults: $(VENV)/.installed-test ## Kill and damage real runs, resume them, and compare (about 20 minutes)
 	$(BIN)/python tests/faults.py
 
-cluster-test: $(VENV)/.installed-test $(VENV)/.installed-ray $(VENV)/.installed-storage $(VENV)/.installed-cluster-test ## Train on a real Ray cluster of three nodes and kill one (minutes)
+cluster-test: $(VENV)/.installed-test $(VENV)/.installed-cluster-test ## Train on a real Ray cluster of three nodes and kill one (minutes)
 	$(BIN)/python tests/cluster_faults.py
 
 bench: $(VENV)/.installed-runtime ## Measure speed side by side, in about three minutes

@@ -6,6 +6,7 @@ differs or is lost.
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import signal
@@ -153,6 +154,8 @@ def stored(folder, _nodes):
     import boto3
     from moto.server import ThreadedMotoServer
 
+    # It would print a line for each request.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:

@@ -31,7 +31,9 @@ STRUCTURES = {
     "norm": {"activation": "elu", "layer_norm": True},
 }
 KINDS += ["kfac simba", "ddpg:diag_ggn norm", "sac:kfac_empirical/kfac simba"]
-every_kind = pytest.mark.parametrize("kind", KINDS)
+# What compiles longest has parts that others of the list have.
+SLOW = {"sac:kfac_empirical/kfac simba"}
+every_kind = pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in KINDS])
 HYPER = oracles.on_device(oracles.hyperparameters())
 
 

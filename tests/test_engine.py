@@ -277,7 +277,7 @@ def test_every_kind_learns_the_best_action_of_a_bandit(kind):
 
 
 @pytest.mark.parametrize("env", [pytest.param("HalfCheetah-v4", marks=pytest.mark.slow), "Hopper-v4"])
-@pytest.mark.parametrize("kind", ["kfac", "kfac_empirical"])
+@pytest.mark.parametrize("kind", ["kfac", pytest.param("kfac_empirical", marks=pytest.mark.slow)])
 def test_nothing_fails_at_small_damping(kind, env):
     dampings = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
     run = evolute.Run(env, **(TINY | {"mix": {kind: 5}, "steps": 1_100, "interval": 1_100, "learning_starts": 100}))

@@ -40,6 +40,7 @@ def test_replay_takes_what_its_arrays_take():
     assert needs.transition_bytes(shape) * capacity == pytest.approx(held, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_process_takes_about_what_is_said():
     code = (
         "import evolute\nfrom evolute.environments.spaces import Shape\nfrom evolute.training import needs\n"

@@ -79,7 +79,7 @@ def quick_whole(tmp_path_factory):
     return trained(QUICK, tmp_path_factory.mktemp("quick_whole") / "run")
 
 
-@pytest.mark.parametrize("count", [2, 3, 9])
+@pytest.mark.parametrize("count", [2, 3, pytest.param(9, marks=pytest.mark.slow)])
 def test_any_number_of_processes_gives_the_same_run(tmp_path, whole, count):
     train(RUN, tmp_path / "run", note=silent, workers=count)
     assert differences(tmp_path / "run", whole) == []
@@ -376,7 +376,9 @@ WORDS = (
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_no_worker_outlives_the_command_however_that_ends(tmp_path, number, code):
     process = start(tmp_path, "train", *WORDS, "--steps", "100000", "--workers", "2", "--out", "run")
     wait_until(lambda: (tmp_path / "run" / "checkpoints" / "000001.json").exists() or process.poll() is not None)

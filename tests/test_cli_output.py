@@ -199,8 +199,8 @@ def progress_of(members, kind="kfac_empirical/diag_ggn"):
     return Progress(state, 50, 2.0, rows, [])
 
 
-def test_the_live_table_fits_a_small_terminal_with_its_progress():
-    progress = progress_of(32)
+def small_screen(progress):
+    """Return the lines of the live table on a terminal of 80 x 24, which they must fit."""
     screen = Console(width=80, height=24, force_terminal=True, file=io.StringIO(), color_system=None)
     table = LiveTable(screen, Doing())
     table(progress)
@@ -209,6 +209,12 @@ def test_the_live_table_fits_a_small_terminal_with_its_progress():
     lines = plain.file.getvalue().splitlines()
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
+    return lines
+
+
+def test_the_live_table_fits_a_small_terminal_with_its_progress():
+    progress = progress_of(32)
+    lines = small_screen(progress)
     assert not any("…" in line for line in lines[1:])
     assert "… 16 more" in lines[0]
     assert "kfac_empirical/diag_ggn" in lines[5]
@@ -224,13 +230,7 @@ def test_sixteen_members_fit_a_terminal_with_time_left_the_best_so_far_and_the_l
     progress.state.best = Best(None, 12345.6, 3, "kfac_empirical/diag_ggn", 40)
     exploit = Exploit(progress.state.members[1].standing, progress.state.members[3].standing, hyper)
     progress.state.lineage = [event_row(progress.state, exploit)]
-    table = LiveTable(Console(width=80, height=24, force_terminal=True, file=io.StringIO(), color_system=None), Doing())
-    table(progress)
-    plain = Console(width=80, height=24, file=io.StringIO())
-    plain.print(table._screen())
-    lines = plain.file.getvalue().splitlines()
-    assert len(lines) < 24
-    assert max(map(len, lines)) <= 80
+    lines = small_screen(progress)
     assert [int(line.split()[0]) for line in lines[3:19]] == list(range(16))
     assert not any("…" in line for line in lines)
     assert lines[-2].strip().endswith("0:02 elapsed, 0:02 left")

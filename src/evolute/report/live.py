@@ -167,7 +167,7 @@ class LiveTable:
         if self._progress is not None:
             run, done = self._progress.state.run, self._progress.steps
             foot.add_row(ProgressBar(total=run.steps, completed=done, width=min(60, self._console.width)))
-            foot.add_row(_one_line(short_status(self._progress)))
+            foot.add_row(_one_line(status(self._progress, short=True)))
         foot.add_row(_one_line(str(self._doing) or standing(list(self._states.values()))))
         return foot if self._table is None else Group(self._table, foot)
 
@@ -304,22 +304,13 @@ def contained(row: dict[str, Any]) -> float:
     return row["contained_statistics"] + row["contained_inverses"] + row["contained_steps"]
 
 
-def status(progress: "Progress") -> str:
-    """Return steps, rate and time left."""
+def status(progress: "Progress", short: bool = False) -> str:
+    """Return steps, rate and time left; `short` is less than 80 characters, without the population's steps."""
     total = population_steps(progress)
     rate = total / progress.elapsed if progress.elapsed else 0.0
+    done = f"{rate:,.0f} per second in all" if short else f"population {total:,}, {rate:,.0f} per second"
     return (
-        f"{progress.steps:,} of {progress.state.run.steps:,} steps; population {total:,}, {rate:,.0f} per second; "
-        f"{duration(progress.elapsed)} elapsed, {time_left(progress)} left"
-    )
-
-
-def short_status(progress: "Progress") -> str:
-    """Return the same in less than 80 characters."""
-    total = population_steps(progress)
-    rate = total / progress.elapsed if progress.elapsed else 0.0
-    return (
-        f"{progress.steps:,} of {progress.state.run.steps:,} steps; {rate:,.0f} per second in all; "
+        f"{progress.steps:,} of {progress.state.run.steps:,} steps; {done}; "
         f"{duration(progress.elapsed)} elapsed, {time_left(progress)} left"
     )
 

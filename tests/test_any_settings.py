@@ -6,6 +6,7 @@ import pytest
 
 from evolute import Run, resume, train
 from faults import differences
+from test_resume import SMALL, quiet, stopped
 
 KINDS = (
     *("adam", "muon", "adam/kfac", "kfac", "kfac_empirical", "diag_ggn"),
@@ -35,11 +36,6 @@ CHOICES = {
     "precision": ("float32", "float32", "bfloat16"),
     "seed": (0, 1, 2),
 }
-SMALL = {"actor_layers": (16,), "critic_layers": (16,), "batch_size": 16, "episodes": 1, "final_episodes": 1}
-
-
-class Stop(Exception):
-    """Stands for whatever ends a process."""
 
 
 def drawn(rng):
@@ -58,15 +54,8 @@ def test_a_run_is_the_same_however_it_came_to_its_end(tmp_path, number):
     run = drawn(rng)
     train(run, tmp_path / "whole")
     intervals = -(-run.steps // run.interval)
-    last = rng.randint(1, intervals)
-
-    def stop(progress):
-        if progress.rows and progress.state.interval == last:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(run, tmp_path / "resumed", stop)
-    resume(tmp_path / "resumed", note=lambda _: None)
+    stopped(run, tmp_path / "resumed", rng.randint(1, intervals))
+    resume(tmp_path / "resumed", note=quiet)
     assert differences(tmp_path / "resumed", tmp_path / "whole") == []
     # One batch axis for members of one process is another program.
     if run.placement != "vmap":

@@ -252,6 +252,7 @@ def test_help_explains_every_option(capsys, command, flag):
             "out",
             "workers",
             "on",
+            "stragglers",
             "without_token",
             "allow_import",
             "dry_run",
@@ -260,7 +261,8 @@ def test_help_explains_every_option(capsys, command, flag):
             "quiet",
         ],
         "resume": [
-            *("steps", "allow_version_change", "workers", "on", "without_token", "track", "allow_import", "log", "quiet"),
+            *("steps", "allow_version_change", "workers", "on", "stragglers", "without_token", "track", "allow_import"),
+            *("log", "quiet"),
         ],
         "list": ["json"],
         "track": ["to"],

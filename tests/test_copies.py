@@ -172,6 +172,11 @@ def test_a_place_that_cannot_be_used_is_told_in_a_sentence(capsys, monkeypatch, 
     assert told.count("\n") == 1
 
 
+def test_a_place_that_fails_later_is_told_too(capsys, monkeypatch, copy):
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fails)
+    assert said(capsys, 2, f"file://{copy}") == f"evolute: the storage 'file://{copy}' cannot be used: Forbidden; fix that first.\n"
+
+
 @pytest.mark.parametrize(("package", "url"), [("fsspec", "memory://x"), ("gcsfs", "gs://bucket/sweep")])
 def test_a_package_that_is_not_here_is_named(capsys, monkeypatch, package, url):
     monkeypatch.setitem(sys.modules, package, None)

@@ -111,6 +111,34 @@ def test_whatever_the_fitness_only_sound_members_of_the_top_are_copied_by_the_bo
     assert len(children) >= count
 
 
+@pytest.mark.parametrize("strategy", ["pbt", "pb2", "mfpbt", "blind", "none"])
+@given(st.lists(st.tuples(any_fitness, st.booleans()), min_size=16, max_size=16), st.integers(0, 100))
+def test_who_missed_the_interval_copies_nobody_and_is_copied_by_nobody(strategy, members, seed):
+    run = wide({"kfac": 16}, strategy=strategy, frequencies=(1, 2))
+    made, rng = evolution.build(run), np.random.default_rng(seed)
+    everybody = standings([fitness for fitness, _ in members])
+    there = [standing for standing, (_, present) in zip(everybody, members, strict=True) if present]
+    memory = made.init()
+    for standing in (everybody, there, everybody):
+        memory, exploits = made.evolve(
+            memory, standing, Streams(rng, [np.random.default_rng([seed, slot]) for slot in range(16)])
+        )
+        children, parents = ([getattr(exploit, name) for exploit in exploits] for name in ("child", "parent"))
+        assert set(children) | set(parents) <= set(standing)
+        assert len(set(children)) == len(children)
+        assert not set(children) & set(parents)
+        assert all(math.isfinite(parent.fitness) for parent in parents)
+        assert made.sound(json.loads(json.dumps(memory)))
+
+
+def test_a_group_of_which_few_are_there_is_not_replaced_whole():
+    """A quarter of fewer than four is nobody, and Python's [-0:] is everybody."""
+    run = wide({"kfac": 8}, strategy="mfpbt", frequencies=(1, 2))
+    made = evolution.build(run)
+    few = [standing for standing in standings([float(fitness) for fitness in range(8)]) if standing.slot in (0, 1, 2, 3, 4)]
+    assert made.evolve(made.init(), few, Streams(np.random.default_rng(0), [np.random.default_rng(0)] * 8))[1] == []
+
+
 @pytest.mark.parametrize("bad", BROKEN)
 @pytest.mark.parametrize("slot", range(4))
 def test_a_broken_member_is_replaced_and_never_a_parent(bad, slot):

@@ -585,9 +585,9 @@ def checkpointed(tmp_path_factory):
     state.best = Best(Policy(actor, np.array([-1.0]), np.array([1.0]), TRAINING.env), 1.0, 0, "kfac", 20)
     fingerprints = {"physics_fingerprint": "0f", "arithmetic_fingerprint": "0f"}
     circumstances = {"versions": {"jax": "1"}, "devices": ["cpu"], "cores": 2, **fingerprints}
-    host.save_replay(folder, host.lanes, 1)
+    host.save_replay(folder, host.lanes, 1)()
     carried = {"config": toml.to_toml(TRAINING), "circumstances": circumstances, "records": {"metrics.jsonl": ""}}
-    checkpoint.save(folder, state, host.save(folder, host.lanes, 1), carried)
+    checkpoint.save(folder, state, host.save(folder, host.lanes, 1)(), carried)
     yield folder, stepped
     stepped.close()
 

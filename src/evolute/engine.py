@@ -146,7 +146,8 @@ def start(
     """
     crew = processes.start(runs, workers, note, folders, None if restored else starting.policy_of(runs[0]))
     try:
-        needs.check(runs[0], needs.needs(runs[0], len(runs), crew[0].facts.shape, len(crew)), folders, not callable(workers))
+        takes = needs.needs(runs[0], len(runs), crew[0].facts.shape, len(crew))
+        needs.check(runs[0], takes, folders, processes.count_here(workers) is not None)
     except UserError:
         close(crew)
         raise
@@ -176,8 +177,8 @@ def end_interval(
     Raises:
         RunStopped: a member could not end the interval, nobody is left, or a file cannot be written.
     """
-    outcomes = state.take_in(trained)
-    if len(outcomes) < len(state.members):
+    ended = state.take_in(trained)
+    if len(ended) < len(state.present):
         write(state, folder, [], rows.trouble_rows(state, state.interval + 1))
         raise RunStopped(trained.stops[0])
     state.interval += 1
@@ -185,7 +186,7 @@ def end_interval(
     if folder is not None:
         save_replay(state, folder, crew)
     exploits = evolve_members(state, crew) if state.interval < state.intervals else []
-    metrics, events = rows.interval_rows(state, outcomes, exploits)
+    metrics, events = rows.interval_rows(state, ended, exploits)
     write(state, folder, metrics, events)
     if all(member.quarantined is not None for member in state.members):
         tell(state, state.steps_done, metrics, events)
@@ -202,13 +203,12 @@ def end_interval(
 
 def evolve_members(state: State, crew: Sequence[Worker]) -> list[Exploit]:
     """Let the worst members become perturbed copies of the best ones, and return who copied whom."""
-    began = time.perf_counter()
-    run, exploits = state.run, []
+    began, run, exploits = time.perf_counter(), state.run, []
     # Before every member has learnt, fitness says nothing of optimizers or hyperparameters.
     if run.schedule or all(member.gradient_steps for member in state.members):
         select = stream(run, POPULATION, state.interval, Purpose.SELECT)
         explore = [stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
-        standings = [member.standing for member in state.members]
+        standings = [member.standing for member in state.present]
         state.memory, exploits = evolution.build(run).evolve(state.memory, standings, Streams(select, explore))
         for exploit in exploits:
             copy_member(state, crew, exploit)

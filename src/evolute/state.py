@@ -45,6 +45,9 @@ class Profile:
     parent: int | None = None
     # the last interval
     faults: list[Fault] = field(default_factory=list)
+    # Whether it missed the interval, because its worker was lost; and steps that it has missed so over the whole run.
+    absent: bool = False
+    missed: int = 0
     # Why it was out of the interval; None for a sound one.
     quarantined: str | None = None
     # Whether its environment did not repeat the episode that was to go on.
@@ -116,15 +119,23 @@ class State:
         """Steps of the run's clock: those of a member that takes every step of every interval."""
         return min(self.interval * self.run.interval, self.run.steps)
 
-    def take_in(self, trained: Trained) -> list[Outcome]:
-        """Take in what came of the members' interval, and keep the best policy; return the outcomes of those that ended it."""
-        outcomes = []
+    @property
+    def present(self) -> list[Profile]:
+        """The members that did not miss the last interval."""
+        return [member for member in self.members if not member.absent]
+
+    def take_in(self, trained: Trained) -> list[tuple[Profile, Outcome]]:
+        """Take in what came of the members' interval, and keep the best policy; return those that ended it, with outcomes."""
+        ended, length = [], min(self.run.interval, self.run.steps - self.steps_done)
         for member, lane in zip(self.members, self.lanes, strict=True):
             member.suffer(trained.troubles[lane])
+            member.absent = lane in trained.absent
+            if member.absent:
+                member.missed += length if self.run.shrink == "gradient" else self.run.interval_steps(member.kind, length)
             if lane not in trained.outcomes:
                 continue
             outcome = trained.outcomes[lane]
-            outcomes.append(outcome)
+            ended.append((member, outcome))
             member.advance(outcome)
             self.quarantines += outcome.quarantined
             if math.isfinite(member.fitness) and (self.best is None or member.fitness > self.best.fitness):
@@ -132,7 +143,7 @@ class State:
         for phase, spent in trained.seconds.items():
             # Populations side by side share these phases.
             self.seconds[phase] += spent
-        return outcomes
+        return ended
 
 
 def new_profile(run: Run, slot: int, kind: str) -> Profile:

@@ -53,12 +53,15 @@ class Actor:
         self._steps, self._said, self._lock = 0, [], threading.Lock()
         self._host: Any = None
 
-    def where(self, seen: str | None) -> tuple[Where, bool]:
-        """Return where this is, and whether it sees a file that the other end has made."""
+    def where(self) -> Where:
+        """Return where this is."""
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         here = ray.get_runtime_context().get_node_id()
-        found = Where(here, socket.gethostname(), usable, versions(), arithmetic_fingerprint())
-        return found, seen is None or os.path.exists(seen)
+        return Where(here, socket.gethostname(), usable, versions(), arithmetic_fingerprint())
+
+    def sees(self, seen: str | None) -> bool:
+        """Return whether this sees a file that the other end has made, if it has made one."""
+        return seen is None or os.path.exists(seen)
 
     def begin(self, settings: dict[str, Any], *about: Any) -> tuple[str, Any]:
         """Become a worker, as serving.begin says, and answer with what its environment says of itself."""

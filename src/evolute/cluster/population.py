@@ -32,8 +32,9 @@ from evolute.environments.making import making_of
 from evolute.errors import RunStopped, UserError
 from evolute.policy import Policy
 from evolute.training import needs
-from evolute.training.elsewhere import Elsewhere, Gone, Job, Lost
-from evolute.training.processes import dealt, told_of_jax
+from evolute.training.elsewhere import Elsewhere, Job
+from evolute.training.line import Gone, Lost
+from evolute.training.processes import check_stragglers, dealt, others_go_on, told_of_jax
 from evolute.training.rollout import PROGRESS_PERIOD
 from evolute.training.serving import ALL
 from evolute.training.worker import Hire, Tell, Worker
@@ -80,7 +81,7 @@ class Crew:
 
 
 class RayLine:
-    """How a worker on a machine of the cluster is reached. The contract is elsewhere.Line."""
+    """How a worker on a machine of the cluster is reached. The contract is line.Line."""
 
     # A parcel is on the giver's machine.
     keeps = False
@@ -102,8 +103,8 @@ class RayLine:
         self._pending: Any = None
         self._parcel: list[Any] = []
         crew.lines[seat.number] = self
-        self._at_home, self._began = True, time.monotonic()
-        self._actor = self._started()
+        self._at_home, self._began, self._attempts = True, time.monotonic(), 0
+        self._actor, self._whereabouts = self._started()
 
     @property
     def node(self) -> str | None:
@@ -114,8 +115,11 @@ class RayLine:
         """Wait until it runs somewhere, give it cores there, and let it begin; raises RunStopped where it cannot."""
         if self._pending is not None:
             return
+        while not self._placed(PROGRESS_PERIOD):
+            interruption.check()
         with self._crew.machines.seen() as seen:
-            self._where, sees = self._placed(seen)
+            sees = self._got(self._actor.sees.remote(seen))
+        assert self._where is not None, "it has just been placed"
         self._cores = self._crew.machines.admit(self._where, sees, self._seat.cores)
         runs, lanes, _, policy = self._job
         spec = registered_here(runs[0].env)
@@ -145,6 +149,17 @@ class RayLine:
         if kind == "raised":
             raise answer
         return self._parcel if self._call == "give" else answer
+
+    def ready(self) -> bool:
+        """Return whether an answer is there already; raises Lost where none comes."""
+        if self._pending is None and not self._placed(0.0):
+            return False
+        self.settle()
+        return bool(ray.wait([self._pending], timeout=0)[0])
+
+    def stand_aside(self) -> None:
+        """Count as somebody who has done all steps."""
+        self.steps = ALL
 
     def hear(self) -> None:
         """Ask how far it is, now and then, and hear what it says."""
@@ -192,30 +207,33 @@ class RayLine:
     def _lost(self) -> Lost:
         return Lost(f"on {self._where.machine!r} was lost" if self._where else "was lost")
 
-    def _placed(self, seen: str | None) -> tuple[Where, bool]:
-        """Return what the worker says first, once it runs somewhere."""
-        attempts = 0
-        while True:
-            asked = self._actor.where.remote(seen)
-            while not ray.wait([asked], timeout=PROGRESS_PERIOD)[0]:
-                interruption.check()
-                if self._at_home and time.monotonic() - self._began > PLACE_LIMIT and not self._has_room():
-                    self._crew.note(f"no cores are free for the worker {self._job.members}; it shares those of others.")
-                    self._at_home = False
-                    ray.kill(self._actor)
-                    self._actor = self._started()
-                    asked = self._actor.where.remote(seen)
-            try:
-                return self._got(asked)
-            except Lost:
-                # It was to start on a machine of which Ray did not know yet that it is no more.
-                attempts += 1
-                if attempts == ATTEMPTS:
-                    raise
-                self._actor = self._started()
+    def _placed(self, seconds: float) -> bool:
+        """Return whether it runs somewhere, after waiting some seconds for that."""
+        if self._where is not None:
+            return True
+        if not ray.wait([self._whereabouts], timeout=seconds)[0]:
+            if self._at_home and time.monotonic() - self._began > PLACE_LIMIT and not self._has_room():
+                self._crew.note(f"no cores are free for the worker {self._job.members}; it shares those of others.")
+                self._at_home = False
+                ray.kill(self._actor)
+                self._actor, self._whereabouts = self._started()
+            return False
+        try:
+            self._where = self._got(self._whereabouts)
+        except Lost:
+            # It was to start on a machine of which Ray did not know yet that it is no more.
+            self._attempts += 1
+            if self._attempts == ATTEMPTS:
+                raise
+            self._actor, self._whereabouts = self._started()
+        return self._where is not None
 
-    def _started(self) -> Any:
-        """Return a new process: at home, or on the machine that has the fewest workers for its cores."""
+    def _started(self) -> tuple[Any, Any]:
+        """Return a new process, at home or on the machine that has the fewest workers for its cores, and what will say where."""
+        made = self._new()
+        return made, made.where.remote()
+
+    def _new(self) -> Any:
         if self._at_home:
             place: Any = PlacementGroupSchedulingStrategy(self._seat.group, self._seat.number)
             return actor.new(num_cpus=self._seat.cores, scheduling_strategy=place)
@@ -230,17 +248,23 @@ class RayLine:
         return ray.util.placement_group_table(self._seat.group)["state"] == "CREATED"
 
 
-def hire(count: int | None = None) -> Hire:
+def hire(count: int | None = None, stragglers: bool = False) -> Hire:
     """Return what hires the workers of a population on the cluster that is connected: the argument `workers` of `train`.
 
     Args:
         count: of workers; None for one per core of the cluster, and no more than there are members.
+        stragglers: whether the members of a worker that is lost miss intervals, and the others go on; otherwise they wait.
     """
-    return partial(_hired, count)
+    return partial(_hired, count, stragglers)
 
 
 def _hired(
-    count: int | None, runs: Sequence[Run], note: Callable[[str], None], folders: Sequence[Path], policy: Policy | None
+    count: int | None,
+    stragglers: bool,
+    runs: Sequence[Run],
+    note: Callable[[str], None],
+    folders: Sequence[Path],
+    policy: Policy | None,
 ) -> list[Worker]:
     members = len(runs[0].kinds) * len(runs)
     if runs[0].placement == "vmap":
@@ -253,13 +277,15 @@ def _hired(
             f"workers is {most}, and the machines of the cluster have {sum(nodes)} cores; choose at most as many workers, or add "
             "a machine."
         )
+    if stragglers:
+        check_stragglers(runs[0], most, folders)
     group = _reserved(most, each, _memory(runs, most), note)
     crew = Crew(group, most, Machines(folders[0] if folders else None, note), note)
     found: list[Elsewhere] = []
     try:
         for number, lanes in enumerate(dealt(members, most)):
-            begin = partial(RayLine, crew, Seat(group, number, each))
-            found.append(Elsewhere(Job(runs, lanes, folders, policy), begin, "worker", note, crew.leave))
+            begin, job = partial(RayLine, crew, Seat(group, number, each)), Job(runs, lanes, folders, policy)
+            found.append(Elsewhere(job, begin, "worker", note, crew.leave, partial(others_go_on, stragglers, found)))
         for line in crew.lines:
             assert line is not None, "each has just been started"
             line.settle()

@@ -47,6 +47,12 @@ WITHOUT_TOKEN = "Train on a Ray cluster of other machines although it asks nobod
 WithoutTokenFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help=WITHOUT_TOKEN, help_behavior_hint="(default: refuse)")]
 ]
+STRAGGLERS = (
+    "Let the others go on where a worker is lost, and its members miss intervals; else they wait, and no number changes."
+)
+StragglersFlag = tyro.conf.FlagCreatePairsOff[
+    Annotated[bool, tyro.conf.arg(help=STRAGGLERS, help_behavior_hint="(default: wait)")]
+]
 MEMBER = "Whose policy: best, the best policy of all, or a member's number, whose latest policy is taken."
 MemberFlag = Annotated[str, tyro.conf.arg(metavar="{best,INT}", help=MEMBER)]
 DRY_RUN = "Print memory, disk and time that it will take, from a short measurement, and train nothing."
@@ -102,6 +108,7 @@ def train_flags() -> Any:
     for name, (kind, metavar, text, default, group) in own.items():
         argument = tyro.conf.arg(help=text, help_behavior_hint=f"(default: {default})", metavar=metavar)
         fields.append((name, Annotated[kind | None, argument], in_group(group)))
+    fields.append(("stragglers", StragglersFlag, in_group("execution", default=False)))
     fields.append(("without_token", WithoutTokenFlag, in_group("execution", default=False)))
     fields.append(("dry_run", DryRunFlag, in_group(FILES, default=False)))
     fields.append(("log", LogFlag, in_group(FILES, default="auto")))

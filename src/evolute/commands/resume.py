@@ -11,6 +11,7 @@ from evolute.commands.flags import (
     OnFlag,
     QuietFlag,
     RunArgument,
+    StragglersFlag,
     TrackFlag,
     WithoutTokenFlag,
     WorkersFlag,
@@ -40,6 +41,7 @@ class Flags:
     ] = False
     workers: WorkersFlag = None
     on: OnFlag = None
+    stragglers: StragglersFlag = False
     without_token: WithoutTokenFlag = False
     track: TrackFlag = None
     allow_import: AllowImportFlag = None

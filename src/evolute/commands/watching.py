@@ -40,12 +40,14 @@ def hiring(flags: Any) -> Iterator["int | Hire"]:
     count, on = workers_of(flags), connection.LOCAL if flags.on is None else flags.on
     connection.check(on, flags.without_token)
     if on == connection.LOCAL:
-        yield count or 1
+        from evolute.training import processes
+
+        yield processes.Processes(count or 1, flags.stragglers)
         return
     with connection.connected(on, flags.without_token):
         from evolute.cluster import population
 
-        yield population.hire(count)
+        yield population.hire(count, flags.stragglers)
 
 
 def admit(modules: Sequence[str], allowed: Sequence[str]) -> None:
@@ -118,6 +120,7 @@ def train_seeds(
     from evolute.runs import naming
     from evolute.runs.folder import refuse_existing
     from evolute.training import needs, placement
+    from evolute.training.processes import count_here
 
     for path in [] if out is None else outs_of(out, seeds):
         refuse_existing(path)
@@ -128,9 +131,9 @@ def train_seeds(
     probe = Environment(run.env, run.time_limit, making_of(run))
     probe.close()
     placement.use_all_cores(len(run.kinds) * len(seeds))
-    count = len(run.kinds) * len(seeds) if callable(workers) else workers
-    need = needs.needs(run, len(seeds), probe.shape, count)
-    needs.check(run, need, [here / (default if out is None else out)], not callable(workers))
+    count = count_here(workers)
+    need = needs.needs(run, len(seeds), probe.shape, count or len(run.kinds) * len(seeds))
+    needs.check(run, need, [here / (default if out is None else out)], count is not None)
     with naming.claimed(here / default) if out is None else contextlib.nullcontext(here / out) as own:
         folders = outs_of(own, seeds)
         shown = own.relative_to(here) if own.is_relative_to(here) else own

@@ -55,8 +55,9 @@ class Strategy(NamedTuple):
 
     # () -> what it remembers before the first evolution
     init: Callable[[], Memory]
-    # (memory, all members by slot, streams) -> the memory after this evolution, and the exploits. A member is a child at most
-    # once, a parent is sound, and no member is both; but the one member of a schedule is child and parent of itself.
+    # (memory, members by slot, streams) -> the memory after this evolution, and the exploits. Members that missed the interval
+    # are not among them. A member is a child at most once, a parent is sound, and no member is both; but the one member of a
+    # schedule is child and parent of itself.
     evolve: Callable[[Memory, Sequence[Standing], Streams], tuple[Memory, list[Exploit]]]
     # (anything) -> whether it is a memory of this strategy: it may come from a stranger's checkpoint
     sound: Callable[[Any], bool]

@@ -29,9 +29,9 @@ def make(options: Options, space: Space) -> Strategy:
 
     def evolve(memory: Memory, standings: Sequence[Standing], streams: Streams) -> tuple[Memory, list[Exploit]]:
         time = int(memory["time"]) + 1
-        groups = [ranked(standings[number::count]) for number in range(count)]
+        groups = [ranked([s for s in standings if s.slot % count == number]) for number in range(count)]
         due = [number for number in range(count) if time % options.frequencies[number] == 0]
-        losers = [standing for number in due for standing in groups[number][-part(groups[number]) :]]
+        losers = [standing for number in due for standing in worst(groups[number])]
         broken = [standing for standing in standings if not math.isfinite(standing.fitness)]
         # Nobody who is replaced in this evolution is a parent in it: by outsiders are replaced those who may be, at most.
         leaving = {s.slot for s in (*losers, *broken)} | {s.slot for number in due for s in third(groups[number])}
@@ -68,9 +68,14 @@ def part(group: Sequence[Standing]) -> int:
     return len(group) // PARTS
 
 
+def worst(group: Sequence[Standing]) -> Sequence[Standing]:
+    """Return the losers of a sub-population, given best first."""
+    return group[len(group) - part(group) :]
+
+
 def third(group: Sequence[Standing]) -> Sequence[Standing]:
     """Return the part of a sub-population, given best first, that outsiders may replace."""
-    return group[-2 * part(group) : -part(group)]
+    return group[len(group) - 2 * part(group) : len(group) - part(group)]
 
 
 def migrations(number: int, groups: Sequence[Sequence[Standing]], leaving: set[int]) -> list[tuple[Standing, Standing]]:

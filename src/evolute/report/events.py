@@ -28,7 +28,7 @@ def in_words(event: dict[str, Any]) -> str:
     name = event["event"]
     if name == "nobody_left":
         return "every member is in quarantine, so nobody was left to copy and the run stopped"
-    if name in ("exploit", "quarantine", "dead_units", "environment_fault", "schedule"):
+    if name in ("exploit", "quarantine", "absent", "dead_units", "environment_fault", "schedule"):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             return text(event_line(event))
     return text(event.get("message", name))

@@ -359,6 +359,8 @@ def event_line(event: dict[str, Any]) -> str:
         return exploit_line(event)
     if event["event"] == "quarantine":
         return f"member {event['member']} ({event['member_kind']}) is in quarantine: {event['reason']}"
+    if event["event"] == "absent":
+        return f"member {event['member']} ({event['member_kind']}) missed the interval, because its worker was lost"
     if event["event"] == "dead_units":
         return (
             f"warning: {event['share']:.0%} of the units in a hidden layer of the {event['network']} of member {event['member']} "

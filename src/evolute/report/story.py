@@ -109,7 +109,10 @@ def _missing(records: Records, rows: list[dict[str, Any]]) -> list[str]:
     """Return what a folder that reads well lacks: rows of members in intervals that others have."""
     said = []
     members, numbers = {row["member"] for row in rows}, {row["interval"] for row in rows}
-    if lacking := len(members) * len(numbers) - len(rows):
+    there = {(row["member"], row["interval"]) for row in rows}
+    # Who missed an interval has no row of it.
+    there |= {(event["member"], event["interval"]) for event in records.events if event["event"] == "absent"}
+    if lacking := sum((member, number) not in there for member in members for number in numbers):
         said.append(f"{lacking:,} of {len(members) * len(numbers):,} rows of members and intervals are missing in the metrics.")
     if gaps := sum(number not in numbers for number in range(1, min(max(numbers, default=0), 10**6) + 1)):
         said.append(f"{gaps:,} intervals have no metrics at all.")

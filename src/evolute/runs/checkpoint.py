@@ -80,7 +80,8 @@ def save(run: Path, state: State, saved: Mapping[int, dict[str, Any]], carried: 
 
 
 def _described(member: Profile) -> dict[str, Any]:
-    return {"fitness": member.fitness, "parent": member.parent, "hyperparameters": member.hyperparameters._asdict()}
+    own = {"fitness": member.fitness, "parent": member.parent, "hyperparameters": member.hyperparameters._asdict()}
+    return {**own, "missed": member.missed}
 
 
 def delete_unneeded(run: Path, newest: int) -> None:
@@ -175,11 +176,12 @@ def _read(path: Path) -> dict[str, Any]:
             f"{versions()['evolute']}, which reads {FORMAT!r}; resume it with the version that wrote it."
         )
     if isinstance(manifest, dict):
-        # One of before strategies remembered anything, and episodes went on.
+        # One of before strategies remembered anything, episodes went on, and members could miss an interval.
         manifest.setdefault("memory", {})
         for member in manifest["members"] if isinstance(manifest.get("members"), list) else ():
             if isinstance(member, dict):
                 member.setdefault("life", [])
+                member.setdefault("missed", 0)
     # A checksum proves no good will.
     if (wrong := forms.fault(manifest, forms.MANIFEST)) is not None:
         raise Damaged(f"it is not of the form {FORMAT!r}: {wrong}")

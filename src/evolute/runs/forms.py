@@ -72,6 +72,7 @@ HYPERPARAMETERS = {
 ANY_EVENT = {"event": NAME}
 # Events by their name; others are passed over by whoever does not know them.
 EVENTS = {
+    "absent": {"interval": WHOLE, "steps": WHOLE, "member": SLOT, "member_kind": NAME},
     "dead_units": {"steps": WHOLE, "member": SLOT, "member_kind": NAME, "network": NAME, "share": NUMBER},
     "exploit": {
         "steps": WHOLE,
@@ -128,6 +129,7 @@ MANIFEST = {
             "environment_steps": WHOLE,
             "gradient_steps": WHOLE,
             "updates": WHOLE,
+            "missed": WHOLE,
             "fitness": Rule(lambda x: type(x) is float or _is_number(x), "a number"),
             "parent": SLOT_OR_NULL,
             "needs_burn_in": FLAG,

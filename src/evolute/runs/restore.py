@@ -51,7 +51,7 @@ def restore(run: Path, checkpoint: Checkpoint, state: State, workers: Sequence[W
             member.environment_steps = described["environment_steps"]
             member.gradient_steps = described["gradient_steps"]
             member.fitness = described["fitness"]
-            member.parent = described["parent"]
+            member.parent, member.missed = described["parent"], described["missed"]
             member.hyperparameters = _hyperparameters(member, described["hyperparameters"], state.run)
         for one in workers:
             one.restore(run, {lane: manifest["members"][slot] for slot, lane in enumerate(state.lanes) if lane in one.lanes})
@@ -85,8 +85,9 @@ def _check_counts(member: Profile, described: dict[str, Any], steps: int, run: R
     if run.schedule:
         own = schedule.steps_taken(run, steps)
     taken = steps if run.shrink == "gradient" else own
-    if described["environment_steps"] != taken:
-        raise Damaged(f"member {member.slot} has taken {described['environment_steps']:,} steps instead of {taken:,}")
+    if described["environment_steps"] + described["missed"] != taken:
+        counted = f"{described['environment_steps']:,} steps and missed {described['missed']:,}"
+        raise Damaged(f"member {member.slot} has taken {counted} of {taken:,}")
     if not described["updates"] == described["gradient_steps"] <= taken:
         raise Damaged(f"member {member.slot} has done {described['updates']:,} updates in {taken:,} steps")
     if described["inserted"] > steps:

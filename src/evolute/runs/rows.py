@@ -18,15 +18,14 @@ LARGEST_SCALE = float(np.finfo(np.float32).max) ** 0.25
 
 
 def interval_rows(
-    state: State, outcomes: list[Outcome], exploits: list[Exploit]
+    state: State, ended: list[tuple[Profile, Outcome]], exploits: list[Exploit]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of metrics and the events of the interval that just ended."""
-    events = trouble_rows(state, state.interval) + dead_rows(state, outcomes)
+    """Return the rows of metrics and the events of the interval that just ended, given who ended it."""
+    events = trouble_rows(state, state.interval) + dead_rows(state, ended)
     events += [event_row(state, exploit) for exploit in exploits]
     before = {exploit.child.slot: exploit.child.hyperparameters for exploit in exploits}
     rows = [
-        columns.row(Ended(state, member, before.get(member.slot, member.hyperparameters), outcome))
-        for member, outcome in zip(state.members, outcomes, strict=True)
+        columns.row(Ended(state, member, before.get(member.slot, member.hyperparameters), outcome)) for member, outcome in ended
     ]
     return rows, events + cautions.event_rows(state)
 
@@ -72,18 +71,20 @@ def schedule_row(state: State, exploit: Exploit) -> dict[str, Any]:
 
 
 def trouble_rows(state: State, interval: int) -> list[dict[str, Any]]:
-    """Return an interval's failures of environments and its quarantines as events; `interval` counts from 1."""
+    """Return an interval's failures of environments, its quarantines and who missed it as events; `interval` counts from 1."""
     rows = []
     for member in state.members:
         common = {"interval": interval, "steps": min(interval * state.run.interval, state.run.steps), "member": member.slot}
         rows += [{"event": "environment_fault", **common, **fault._asdict()} for fault in member.faults]
+        if member.absent:
+            rows.append({"event": "absent", **common, "member_kind": member.kind})
         if member.quarantined is not None:
             kind = state.kind_in(member, interval - 1)
             rows.append({"event": "quarantine", **common, "member_kind": kind, "reason": member.quarantined})
     return rows
 
 
-def dead_rows(state: State, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+def dead_rows(state: State, ended: list[tuple[Profile, Outcome]]) -> list[dict[str, Any]]:
     """Return a warning as event for each member of which a network has mostly died."""
     return [
         {
@@ -95,7 +96,7 @@ def dead_rows(state: State, outcomes: list[Outcome]) -> list[dict[str, Any]]:
             "network": network,
             "share": share,
         }
-        for member, outcome in zip(state.members, outcomes, strict=True)
+        for member, outcome in ended
         for network, share in (("actor", outcome.health.actor_dead), ("critics", outcome.health.critic_dead))
         if share > MOSTLY
     ]

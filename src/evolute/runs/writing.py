@@ -8,7 +8,7 @@ from typing import Any
 from evolute.runs import checkpoint, rows
 from evolute.runs.folder import RunFolder
 from evolute.state import PHASES, State
-from evolute.training.worker import Worker, shared
+from evolute.training.worker import Worker, all_of, shared
 
 
 def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
@@ -30,16 +30,14 @@ def write(state: State, folder: RunFolder | None, metrics: list[dict[str, Any]],
 def save_replay(state: State, folder: RunFolder, crew: Sequence[Worker]) -> None:
     """Write the members' new transitions: before an evolution, so that copies share them."""
     with _counted(state, folder):
-        for one, lanes in shared(crew, state.lanes):
-            one.save_replay(folder.path, lanes, state.interval)
+        all_of([one.save_replay(folder.path, lanes, state.interval) for one, lanes in shared(crew, state.lanes)])
 
 
 def save_checkpoint(state: State, folder: RunFolder, crew: Sequence[Worker]) -> None:
     """Write a checkpoint of an interval's end, after `save_replay`."""
     with _counted(state, folder):
-        saved: dict[int, dict[str, Any]] = {}
-        for one, lanes in shared(crew, state.lanes):
-            saved |= one.save(folder.path, lanes, state.interval)
+        parts = all_of([one.save(folder.path, lanes, state.interval) for one, lanes in shared(crew, state.lanes)])
+        saved = {lane: described for part in parts for lane, described in part.items()}
         checkpoint.save(folder.path, state, saved, folder.carried(state.run))
 
 

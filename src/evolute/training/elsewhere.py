@@ -1,61 +1,29 @@
 """A worker that is elsewhere, in another process or on another machine, and how a new one takes the place of one that is lost.
 
 What a worker computes depends on its members alone. So what it was asked since the last checkpoint is remembered: a new one is
-brought to the checkpoint and asked the same again. How it is reached is its line: a pipe (processes.py) or whatever has the
-three functions of `Line`.
+brought to the checkpoint and asked the same again, and the others wait. Or they go on: its members miss the interval, and join
+again from the checkpoint once a new one is ready. How it is reached is its line (line.py).
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from evolute import interruption
 from evolute.config import Run
 from evolute.environments.spaces import Facts
 from evolute.errors import Damaged, RunStopped, UserError
 from evolute.policy import Policy
 from evolute.training import storage
 from evolute.training.evaluate import Evaluation
-from evolute.training.worker import Orders, Tell, Trained
+from evolute.training.line import Gone, Line, Lost
+from evolute.training.rollout import PROGRESS_PERIOD
+from evolute.training.worker import Orders, Tell, Trained, Trouble
 
 # Losses of a worker between two checkpoints after which the run stops: what kills a process every time goes on doing so.
 MOST_LOSSES = 3
-
-
-class Lost(Exception):
-    """A worker is no more; says how it ended."""
-
-
-class Gone(Exception):
-    """A parcel was lost with the machine that it was on."""
-
-
-class Line(Protocol):
-    """How a worker is reached, from its start to its end. What it is asked first is answered by what its environment says.
-
-    Attributes:
-        keeps: whether what a worker gave outlives it.
-        unready: what to do where it is lost before it was ready, in words.
-    """
-
-    keeps: bool
-    unready: str
-
-    def send(self, call: str, arguments: tuple[Any, ...]) -> None:
-        """Ask for something; where nobody hears it, `receive` finds out."""
-        ...
-
-    def receive(self, tell: Tell | None) -> Any:
-        """Return the next answer; raises what the worker raised, Lost where none comes, and Gone for a parcel that is no more."""
-        ...
-
-    def could_move(self) -> bool:
-        """Return whether a new worker would have a better place."""
-        ...
-
-    def end(self, kindly: bool) -> None:
-        """End the worker for certain; `kindly` lets it close its environments first."""
-        ...
 
 
 class Job(NamedTuple):
@@ -100,7 +68,11 @@ class Handed:
 
 
 class Elsewhere:
-    """A Host elsewhere. The contract is worker.Worker."""
+    """A Host elsewhere. The contract is worker.Worker.
+
+    Attributes:
+        late: whether its members miss intervals, until a new worker is ready.
+    """
 
     facts: Facts
 
@@ -111,6 +83,7 @@ class Elsewhere:
         what: str,
         note: Callable[[str], None],
         leave: Callable[[], None] = lambda: None,
+        others_go_on: Callable[[], bool] = lambda: False,
     ):
         """Start it; `await_start` comes next.
 
@@ -120,8 +93,9 @@ class Elsewhere:
             what: it is, in words, such as "worker process".
             note: is told where it was lost and replaced.
             leave: is called once it is closed.
+            others_go_on: says whether its members may miss an interval.
         """
-        self.lanes = job.lanes
+        self.lanes, self.late, self._others_go_on = job.lanes, False, others_go_on
         self._job, self._start, self._note, self._leave = job, begin, note, leave
         self._named = f"the {what} {job.members}"
         self._what, self._losses = what, 0
@@ -143,6 +117,8 @@ class Elsewhere:
 
     def train(self, interval: int, orders: Mapping[int, Orders], tell: Tell) -> Callable[[], Trained]:
         """Start an interval; what is returned waits for its end."""
+        if self.late and not self._joined(tell):
+            return self._missed
         # After a checkpoint a new worker has nothing to do again.
         if self._saved and not self._since and self._line.could_move():
             self._note(f"{self._named} moves to a machine that has room.")
@@ -177,14 +153,29 @@ class Elsewhere:
         self._ask("become", lane, kind)
         self._remember("become", lane, kind)
 
-    def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
-        """Write new transitions of members into a run folder."""
-        self._ask("save_replay", folder, lanes, interval)
-        self._remember("save_replay", folder, lanes, interval)
+    def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> Callable[[], None]:
+        """Begin to write new transitions of members into a run folder; what is returned waits for the end."""
+        if self.late:
+            return lambda: None
+        arguments = (folder, lanes, interval)
+        self._send("save_replay", arguments)
+        return lambda: self._replay_saved(arguments)
 
-    def save(self, folder: Path, lanes: Sequence[int], interval: int) -> dict[int, dict[str, Any]]:
-        """Write the learners of members and return what a checkpoint's manifest says of each, by lane."""
-        described = self._ask("save", folder, lanes, interval)
+    def _replay_saved(self, arguments: tuple[Any, ...]) -> None:
+        self._answer("save_replay", arguments)
+        self._remember("save_replay", *arguments)
+
+    def save(self, folder: Path, lanes: Sequence[int], interval: int) -> Callable[[], dict[int, dict[str, Any]]]:
+        """Begin to write the learners of members; what is returned waits for what a checkpoint's manifest says of each."""
+        if self.late:
+            # They are where the last checkpoint has them.
+            return lambda: {lane: self._saved[folder][lane] for lane in lanes}
+        arguments = (folder, lanes, interval)
+        self._send("save", arguments)
+        return lambda: self._saved_all(arguments)
+
+    def _saved_all(self, arguments: tuple[Any, ...]) -> dict[int, dict[str, Any]]:
+        folder, described = arguments[0], self._answer("save", arguments)
         self._saving[folder] = described
         if sum(map(len, self._saving.values())) == len(self.lanes):
             self._saved, self._saving, self._since, self._done, self._losses = self._saving, {}, [], 0, 0
@@ -197,6 +188,9 @@ class Elsewhere:
 
     def play(self, policy: Policy, seeds: list[int]) -> Evaluation:
         """Play episodes with a policy in an environment made anew."""
+        while self.late and not self._joined(None):
+            interruption.check()
+            time.sleep(PROGRESS_PERIOD)
         return self._ask("play", policy, seeds)
 
     def close(self) -> None:
@@ -234,6 +228,9 @@ class Elsewhere:
                 answer = self._receive(tell)
                 break
             except Lost as lost:
+                if call == "train" and self._saved and not self._since and self._others_go_on():
+                    self._fall_behind(str(lost))
+                    return self._missed()
                 self._replace(str(lost), tell)
             except Gone:
                 self._give_again(arguments[1], tell)
@@ -249,16 +246,7 @@ class Elsewhere:
     def _replace(self, how: str, tell: Tell | None) -> None:
         """Start a new worker and bring it to the last checkpoint."""
         while True:
-            self._losses += 1
-            if not self._job.folders:
-                raise RunStopped(f"{self._named} {how}, and the run is not checkpointed; give it a folder.")
-            if self._losses > MOST_LOSSES:
-                raise RunStopped(
-                    f"{self._named} {how}, {self._losses} times since the last checkpoint; if memory is short, lower buffer_size "
-                    "or the members; if the environment ends its process, give it a time_limit."
-                )
-            self._note(f"{self._named} {how}; a new one goes on from the last checkpoint.")
-            self._line.end(kindly=False)
+            self._lose(how, "a new one goes on from the last checkpoint")
             self._done = 0
             for call, arguments in self._since:
                 if call == "give" and not self._line.keeps:
@@ -269,9 +257,47 @@ class Elsewhere:
             except Lost as lost:
                 how = str(lost)
 
+    def _lose(self, how: str, then: str) -> None:
+        """Let go of a worker that is no more, and say so; raises RunStopped where it was one too many."""
+        self._losses += 1
+        if not self._job.folders:
+            raise RunStopped(f"{self._named} {how}, and the run is not checkpointed; give it a folder.")
+        if self._losses > MOST_LOSSES:
+            raise RunStopped(
+                f"{self._named} {how}, {self._losses} times since the last checkpoint; if memory is short, lower buffer_size "
+                "or the members; if the environment ends its process, give it a time_limit."
+            )
+        self._note(f"{self._named} {how}; {then}.")
+        self._line.end(kindly=False)
+
+    def _fall_behind(self, how: str) -> None:
+        """Let the others go on meanwhile."""
+        self._lose(how, "the others go on, and a new one joins them from the last checkpoint")
+        self._line, self._busy, self.late = self._start(self._job), True, True
+        self._line.stand_aside()
+
+    def _joined(self, tell: Tell | None) -> bool:
+        """Return whether the new worker is ready to go on with the others; it is at the last checkpoint then."""
+        try:
+            if not self._line.ready():
+                return False
+            self._come_up(tell)
+        except Lost as lost:
+            self._fall_behind(str(lost))
+            return False
+        self.late = False
+        return True
+
+    def _missed(self) -> Trained:
+        return Trained({lane: Trouble([], None) for lane in self.lanes}, {}, [], {}, self.lanes)
+
     def _renew(self, tell: Tell | None) -> None:
         """Start a new worker, and restore what the last checkpoint says."""
         self._line, self._busy = self._start(self._job), True
+        self._come_up(tell)
+
+    def _come_up(self, tell: Tell | None) -> None:
+        """Wait for a worker that was started, and restore what the last checkpoint says."""
         self._receive(tell)
         try:
             for folder, described in self._saved.items():

@@ -136,13 +136,19 @@ class Host:
         group.updates, member.kind = old.updates, kind
         self.groups[self.groups.index(old)] = group
 
-    def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
-        """Write new transitions of members into a run folder."""
+    def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> Callable[[], None]:
+        """Return what writes new transitions of members into a run folder."""
+        return partial(self._save_replay, folder, lanes, interval)
+
+    def _save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
         for lane in lanes:
             storage.save_replay(folder, self.members[lane], interval)
 
-    def save(self, folder: Path, lanes: Sequence[int], interval: int) -> dict[int, dict[str, Any]]:
-        """Write the learners of members and return what a checkpoint's manifest says of each, by lane."""
+    def save(self, folder: Path, lanes: Sequence[int], interval: int) -> Callable[[], dict[int, dict[str, Any]]]:
+        """Return what writes the learners of members, and returns what a checkpoint's manifest says of each, by lane."""
+        return partial(self._save, folder, lanes, interval)
+
+    def _save(self, folder: Path, lanes: Sequence[int], interval: int) -> dict[int, dict[str, Any]]:
         storage.require_segments(folder, [self.members[lane] for lane in lanes])
         scheduled = bool(self.runs[0].schedule)
         return {lane: storage.save(folder, self.members[lane], self.group_of(lane), interval, scheduled) for lane in lanes}

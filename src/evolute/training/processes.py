@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from evolute.environments.gym import registered_here
 from evolute.errors import RunStopped, UserError
 from evolute.policy import Policy
 from evolute.training import placement
-from evolute.training.elsewhere import Elsewhere, Job, Lost
+from evolute.training.elsewhere import Elsewhere, Job
 from evolute.training.host import Host
+from evolute.training.line import Lost
 from evolute.training.rollout import PROGRESS_PERIOD
 from evolute.training.serving import ALL, Clock, serve
 from evolute.training.worker import Hire, Tell, Worker
@@ -60,38 +62,85 @@ def start(
     Raises:
         UserError: the count is of no use here.
     """
-    if callable(count):
-        return count(runs, note, folders, policy)
-    members = len(runs[0].kinds) * len(runs)
-    if type(count) is not int or count < 1:
-        raise UserError(f"workers is {count!r}; it must be a whole number of at least 1, such as the number of cores.")
-    if min(count, members) == 1:
-        placement.use_all_cores(members)
-        return [Host(runs, range(members), policy)]
-    platform = placement.devices_here()[0].platform
-    if platform != "cpu":
+    return (count if callable(count) else Processes(count))(runs, note, folders, policy)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes of this machine as the argument `workers` of `train`. It is what hires them."""
+
+    # 1 for this process; more than there are members are as many as there are.
+    count: int
+    # Whether the members of a process that is lost miss intervals, and the others go on; otherwise they wait.
+    stragglers: bool = False
+
+    def __call__(
+        self, runs: Sequence[Run], note: Callable[[str], None], folders: Sequence[Path], policy: Policy | None
+    ) -> list[Worker]:
+        """Hire them."""
+        count, stragglers, members = self.count, self.stragglers, len(runs[0].kinds) * len(runs)
+        if type(count) is not int or count < 1:
+            raise UserError(f"workers is {count!r}; it must be a whole number of at least 1, such as the number of cores.")
+        if stragglers:
+            check_stragglers(runs[0], min(count, members), folders)
+        if min(count, members) == 1:
+            placement.use_all_cores(members)
+            return [Host(runs, range(members), policy)]
+        platform = placement.devices_here()[0].platform
+        if platform != "cpu":
+            raise UserError(
+                f"workers is {count}, and members train on a {platform} here, which one process drives; set workers to 1."
+            )
+        if runs[0].placement == "vmap":
+            raise UserError(
+                f"workers is {count} and placement is vmap, whose numbers depend on who shares a process; set one of them."
+            )
+        # They read it when they load their libraries, which is before they begin; see use_all_cores.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        crew: list[Elsewhere] = []
+        done = CONTEXT.RawArray(ctypes.c_int64, min(count, members))
+        try:
+            for number, (lanes, cores) in enumerate(zip(dealt(members, count), shares(count), strict=False)):
+                begin, job = partial(Pipe, cores, Clock(done, number)), Job(runs, lanes, folders, policy)
+                crew.append(Elsewhere(job, begin, "worker process", note, others_go_on=partial(others_go_on, stragglers, crew)))
+            for one in crew:
+                one.await_start()
+        except BaseException:
+            for one in crew:
+                one.close()
+            raise
+        return list(crew)
+
+
+def count_here(workers: int | Hire) -> int | None:
+    """Return how many processes of this machine the argument `workers` of `train` means; None where they are elsewhere."""
+    if isinstance(workers, Processes):
+        return workers.count
+    return None if callable(workers) else workers
+
+
+def check_stragglers(run: Run, count: int, folders: Sequence[Path]) -> None:
+    """Raise UserError where the others cannot go on without a worker that is lost.
+
+    Args:
+        run: of the population.
+        count: of workers.
+        folders: of the runs.
+    """
+    if count == 1:
+        raise UserError("stragglers is set, and there is one worker, whom nobody waits for; choose at least 2 workers.")
+    if not folders:
+        raise UserError("stragglers is set, and the run is not checkpointed; give it a folder.")
+    if run.checkpoint_every != 1:
         raise UserError(
-            f"workers is {count}, and members train on a {platform} here, which one process drives; set workers to 1."
+            f"checkpoint_every is {run.checkpoint_every}, and with stragglers lost members go on from where the interval began; "
+            "set it to 1."
         )
-    if runs[0].placement == "vmap":
-        raise UserError(
-            f"workers is {count} and placement is vmap, whose numbers depend on who shares a process; set one of them."
-        )
-    # They read it when they load their libraries, which is before they begin; see use_all_cores.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    crew: list[Elsewhere] = []
-    done = CONTEXT.RawArray(ctypes.c_int64, min(count, members))
-    try:
-        for number, (lanes, cores) in enumerate(zip(dealt(members, count), shares(count), strict=False)):
-            begin = partial(Pipe, cores, Clock(done, number))
-            crew.append(Elsewhere(Job(runs, lanes, folders, policy), begin, "worker process", note))
-        for one in crew:
-            one.await_start()
-    except BaseException:
-        for one in crew:
-            one.close()
-        raise
-    return list(crew)
+
+
+def others_go_on(stragglers: bool, crew: Sequence[Elsewhere]) -> bool:
+    """Return whether members may miss an interval: somebody has to be there."""
+    return stragglers and sum(not one.late for one in crew) > 1
 
 
 def dealt(members: int, count: int) -> list[list[int]]:
@@ -111,7 +160,7 @@ def shares(count: int) -> list[list[int]]:
 
 
 class Pipe:
-    """How a worker in a process of its own is reached. The contract is elsewhere.Line."""
+    """How a worker in a process of its own is reached. The contract is line.Line."""
 
     # A parcel is in this process then.
     keeps = True
@@ -126,6 +175,8 @@ class Pipe:
             job: what it is to be.
         """
         self._clock = clock
+        # What came that nobody has received yet.
+        self._heard: tuple[str, Any] | None = None
         clock.tell(0)
         spec = registered_here(job.runs[0].env)
         about = (list(job.runs), list(job.lanes), cores, told_of_jax(), spec, job.policy, clock)
@@ -148,21 +199,36 @@ class Pipe:
 
     def receive(self, tell: Tell | None) -> Any:
         """Return the process's next answer; raises what it raised, and Lost where no answer comes."""
-        while True:
-            try:
-                while not self.child.pipe.poll(PROGRESS_PERIOD):
-                    interruption.check()
-                    if tell is not None and (done := self._clock.slowest) < ALL:
-                        tell(done)
-                kind, answer = self.child.pipe.recv()
-            except (EOFError, OSError):
-                raise Lost(self.child.ending()) from None
-            if kind == "log":
-                LOG.info("%s", answer)
-                continue
-            if kind == "raised":
-                raise answer
-            return answer
+        while not self._hears(PROGRESS_PERIOD):
+            interruption.check()
+            if tell is not None and (done := self._clock.slowest) < ALL:
+                tell(done)
+        assert self._heard is not None, "it has just come"
+        (kind, answer), self._heard = self._heard, None
+        if kind == "raised":
+            raise answer
+        return answer
+
+    def ready(self) -> bool:
+        """Return whether an answer is there already; raises Lost where none comes."""
+        return self._hears(0.0)
+
+    def _hears(self, seconds: float) -> bool:
+        """Return whether an answer comes within some seconds; passes on what is said before."""
+        try:
+            while self._heard is None and self.child.pipe.poll(seconds):
+                kind, said = self.child.pipe.recv()
+                if kind == "log":
+                    LOG.info("%s", said)
+                else:
+                    self._heard = kind, said
+        except (EOFError, OSError):
+            raise Lost(self.child.ending()) from None
+        return self._heard is not None
+
+    def stand_aside(self) -> None:
+        """Count as somebody who has done all steps."""
+        self._clock.tell(ALL)
 
     def could_move(self) -> bool:
         """Return False: it has its share of this machine's cores from the beginning."""

@@ -94,6 +94,8 @@ def asked(host: Host, call: str, arguments: tuple[Any, ...], tell: Tell) -> Any:
     if call == "train":
         interval, orders = arguments
         return host.train(interval, orders, tell)()
+    if call in ("save_replay", "save"):
+        return getattr(host, call)(*arguments)()
     if call == "give":
         lane, folder = arguments
         parcel = host.give(lane)

@@ -7,12 +7,13 @@ A member is named by its lane, its place among all members of all populations th
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from evolute.algorithms.base import Learner, Sums
 from evolute.config import Run
 from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Facts
+from evolute.errors import RunStopped
 from evolute.hyperparameters import Hyperparameters
 from evolute.policy import Policy
 from evolute.training.evaluate import Evaluation
@@ -20,6 +21,7 @@ from evolute.training.health import Health
 from evolute.training.member import Fault
 from evolute.training.replay import ReplayBuffer
 
+Value = TypeVar("Value")
 # Is told how many steps of an interval are done, now and then. What it raises ends the interval.
 Tell = Callable[[int], None]
 
@@ -69,6 +71,7 @@ class Trained(NamedTuple):
     outcomes: Mapping[int, Outcome]  # by lane; a member without one has not ended the interval
     stops: Sequence[str]  # why the run cannot go on, if it cannot
     seconds: Mapping[str, float]  # by phase
+    absent: Sequence[int] = ()  # lanes of those who missed the interval, because their worker was lost
 
 
 class Parcel(NamedTuple):
@@ -112,12 +115,18 @@ class Worker(Protocol):
         """Let a member learn as another kind from now on, before it takes over what it was."""
         ...
 
-    def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> None:
-        """Write new transitions of members into a run folder, after that many intervals and before an evolution."""
+    def save_replay(self, folder: Path, lanes: Sequence[int], interval: int) -> Callable[[], None]:
+        """Begin to write new transitions of members into a run folder, after that many intervals and before an evolution.
+
+        What is returned waits for the end.
+        """
         ...
 
-    def save(self, folder: Path, lanes: Sequence[int], interval: int) -> dict[int, dict[str, Any]]:
-        """Write the learners of members and return what a checkpoint's manifest says of each, by lane."""
+    def save(self, folder: Path, lanes: Sequence[int], interval: int) -> Callable[[], dict[int, dict[str, Any]]]:
+        """Begin to write the learners of members.
+
+        What is returned waits for the end, and returns what a checkpoint's manifest says of each, by lane.
+        """
         ...
 
     def restore(self, folder: Path, members: Mapping[int, dict[str, Any]]) -> None:
@@ -165,10 +174,24 @@ def shared(workers: Sequence[Worker], lanes: Sequence[int]) -> list[tuple[Worker
     return [(worker, own) for worker, own in pairs if own]
 
 
+def all_of(waits: Sequence[Callable[[], Value]]) -> list[Value]:
+    """Wait for what every worker was asked; raises what stops the run only then, so that no answer is left with a worker."""
+    answers, stops = [], []
+    for wait in waits:
+        try:
+            answers.append(wait())
+        except RunStopped as stop:
+            stops.append(stop)
+    if stops:
+        raise stops[0]
+    return answers
+
+
 def together(parts: Sequence[Trained]) -> Trained:
     """Return what came of an interval of all members; a phase takes as long as in the worker where it takes longest."""
     troubles = {lane: trouble for part in parts for lane, trouble in part.troubles.items()}
     outcomes = {lane: outcome for part in parts for lane, outcome in part.outcomes.items()}
     phases = {phase for part in parts for phase in part.seconds}
     seconds = {phase: max(part.seconds.get(phase, 0.0) for part in parts) for phase in phases}
-    return Trained(troubles, outcomes, [stop for part in parts for stop in part.stops], seconds)
+    stops, absent = ([item for part in parts for item in getattr(part, name)] for name in ("stops", "absent"))
+    return Trained(troubles, outcomes, stops, seconds, absent)

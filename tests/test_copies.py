@@ -174,7 +174,8 @@ def test_a_place_that_cannot_be_used_is_told_in_a_sentence(capsys, monkeypatch, 
 
 def test_a_place_that_fails_later_is_told_too(capsys, monkeypatch, copy):
     monkeypatch.setattr(LocalFileSystem, "cat_file", fails)
-    assert said(capsys, 2, f"file://{copy}") == f"evolute: the storage 'file://{copy}' cannot be used: Forbidden; fix that first.\n"
+    url = f"file://{copy}"
+    assert said(capsys, 2, url) == f"evolute: the storage {url!r} cannot be used: Forbidden; fix that first.\n"
 
 
 @pytest.mark.parametrize(("package", "url"), [("fsspec", "memory://x"), ("gcsfs", "gs://bucket/sweep")])

@@ -254,6 +254,9 @@ def stored(folder, _nodes):
         assert code == 0, f"it ended with {code}: {out} {err}"
         resumed = [name for name in begun if json.loads((folder / "runs" / name / "metadata.json").read_text())["resumed"]]
         assert len(resumed) == len(begun) >= 2, f"{resumed} of {begun} went on from the copy"
+        code, out, err = finish(start(folder.parent, "list", "s3://runs/sweep", "--json"))
+        states = [json.loads(line)["state"] for line in out.splitlines()]
+        assert states == ["finished"] * 4, f"it lists {states}: {err}"
         return f"{len(resumed)} runs went on from an S3 server after their folder was lost"
     finally:
         server.stop()

@@ -102,6 +102,8 @@ MISTAKES = [
     ((*TRAIN, "--log", "jsn"), ["--log is 'jsn' (did you mean 'json'?)", "choose from auto, json"]),
     ((*TRAIN, "--log", "json", "--quiet"), ["both --quiet and --log json are given", "choose one"]),
     (("list", "nowhere"), ["the folder 'nowhere' does not exist", "such as runs"]),
+    (("list", "file:///nowhere"), ["there is nothing at 'file:///nowhere'", "check the URL", "or wait until"]),
+    (("list", "s4://bucket"), ["the storage 's4://bucket' cannot be used", "give a URL such as s3://bucket/sweep"]),
     (("--print-completion",), ["--print-completion names no shell", "choose from bash, zsh, tcsh"]),
     (("--print-completion", "fish"), ["--print-completion is 'fish'", "choose from bash, zsh, tcsh"]),
     (("demo", "Hopper-v4"), ["unexpected word 'Hopper-v4'", "evolute demo --help"]),

@@ -29,7 +29,7 @@ SMALL = {
 # What stands for something of the reader's own, and what it is here; RUN is a run that was trained here.
 PLACEHOLDERS = {
     **{"ENV": "HalfCheetah-v4", "COMMAND": "train", "KIND": "kfac", "ALGORITHM": "sac", "NAME": "tau", "N": "3000"},
-    **{"TARGET": "numpy", "DIR": "."},
+    **{"TARGET": "numpy", "DIR": ".", "URL": "file://."},
 }
 # Put behind a command that is executed: a run that has ended goes on only when it is made longer, and 150,000 steps take long.
 SHORT = {"resume": ("--steps", "100"), "evaluate": ("--episodes", "1"), "export": ("--to", "numpy")}

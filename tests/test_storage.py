@@ -12,7 +12,7 @@ import pytest
 
 from evolute import Run, UserError, resume, train
 from evolute.errors import RunStopped
-from evolute.experiments import records
+from evolute.experiments import copies, records
 from evolute.experiments.cell import train_cell
 from evolute.experiments.mirror import Mirror
 from faults import differences
@@ -59,6 +59,10 @@ def same(out, whole):
     assert one["curve"]["best"] == other["curve"]["best"]
 
 
+def listed(url):
+    return [(one["state"], one["steps_done"]) for one in copies.outlines(url)]
+
+
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_a_run_goes_on_elsewhere_from_its_copy(tmp_path, whole, form):
     url = form.format(tmp_path / "copy")
@@ -67,10 +71,12 @@ def test_a_run_goes_on_elsewhere_from_its_copy(tmp_path, whole, form):
         "000002.json",
         "000003.json",
     ]
+    assert listed(url) == [("unfinished", 90)]
     notes = []
     train_cell(RUN, 30, tmp_path / "b", 1, True, silent, notes.append, url)
     assert "going on after 90 of 150 steps." in notes
     same(tmp_path / "b", whole)
+    assert listed(url) == [("finished", 150)]
     # The copy is the run, too, and its record is there.
     shutil.rmtree(tmp_path / "b")
     mirror = Mirror(tmp_path / "c", url)
@@ -97,7 +103,8 @@ def test_files_are_copied_before_the_manifest_that_names_them_and_removed_after_
     """At every moment a reader finds whole checkpoints only."""
     url, seen = str(tmp_path / "copy"), []
     mirror = Mirror(tmp_path / "out", url)
-    put, remove = type(mirror._files).pipe_file, type(mirror._files).rm_file
+    files = type(mirror._place._files)
+    put, remove = files.pipe_file, files.rm_file
     copied = tmp_path / "copy" / "runs" / NAME
 
     def look():
@@ -106,9 +113,12 @@ def test_files_are_copied_before_the_manifest_that_names_them_and_removed_after_
             named = [("checkpoints", member["learner"]["file"]) for member in manifest["members"]]
             named += [("replay", segment["file"]) for member in manifest["members"] for segment in member["segments"]]
             seen.append(all((copied / folder / file).is_file() for folder, file in named))
+        # What there is a run by comes after what is said of it.
+        if (copied / "config.toml").exists():
+            seen.append({"metadata.json", "metrics.jsonl", "events.jsonl"} <= {path.name for path in copied.iterdir()})
 
-    monkeypatch.setattr(type(mirror._files), "pipe_file", lambda self, *args, **more: (put(self, *args, **more), look()))
-    monkeypatch.setattr(type(mirror._files), "rm_file", lambda self, path: (remove(self, path), look()))
+    monkeypatch.setattr(files, "pipe_file", lambda self, *args, **more: (put(self, *args, **more), look()))
+    monkeypatch.setattr(files, "rm_file", lambda self, path: (remove(self, path), look()))
     train_cell(RUN, 30, tmp_path / "out", 1, False, silent, silent, url)
     assert len(seen) > 50
     assert all(seen)
@@ -141,7 +151,7 @@ def test_a_copy_leads_to_no_place_outside_of_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("url", "error", "said"),
     [
-        ("nonsense://x", UserError, "--storage is 'nonsense://x', which cannot be used"),
+        ("nonsense://x", UserError, "the storage 'nonsense://x' cannot be used"),
         ("/dev/null/x", RunStopped, "the storage '/dev/null/x' cannot be used"),
     ],
 )

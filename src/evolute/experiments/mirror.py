@@ -1,19 +1,16 @@
-"""A copy of runs and records at a URL: an object store, or any other place that fsspec knows.
+"""A copy of runs and records at a URL (experiments/place.py).
 
 Runs train in local folders. After each checkpoint what is new is copied; a process elsewhere that has less of a run begins by
 fetching it. Object stores cannot rename, so a checkpoint's manifest is copied last and removed first: where there is one, all
 that it names is there. What is fetched is verified like any run folder (runs/checkpoint.py): anyone may have written it.
 """
 
-import contextlib
-import importlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from evolute import limits
-from evolute.errors import RunStopped, UserError
+from evolute.experiments.place import Place
 from evolute.files import BEST_FOLDER, CHECKPOINT_FOLDER, REPLAY_FOLDER, make_folder, write_whole
 from evolute.policy import DESCRIPTION_FILE, WEIGHTS_FILE
 from evolute.runs import forms
@@ -24,39 +21,33 @@ from evolute.runs.lock import LOCK_FILE
 RUNS, RECORDS, POLICIES = "runs", "records", "policies"
 # Folders of a run whose files never change once they are written.
 PARTS = (REPLAY_FOLDER, CHECKPOINT_FOLDER)
-RECORD_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,200}\.json")
+# Files of a run that say how far it is; config.toml last, without which there is no run: where it has come, the others have.
+SMALL = (*(file for file in FILES if file not in (LOCK_FILE, CONFIG_FILE)), CONFIG_FILE)
+# Names that a listing may give: of a folder or file right there, never a path that leads elsewhere.
+RUN_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,199}")
+RECORD_NAME = re.compile(rf"{RUN_NAME.pattern}\.json")
 
 
 class Mirror:
     """The copy of a folder of runs and records."""
 
     def __init__(self, out: Path, url: str):
-        """Reach the place; raises UserError where nobody knows how.
+        """Reach the place; raises UserError and RunStopped as `Place` does.
 
         Args:
             out: the local folder.
-            url: of its copy, such as s3://bucket/sweep; the place's own variables, such as AWS_ENDPOINT_URL, say more.
+            url: of its copy.
         """
-        self._out, self._url = out, url
-        try:
-            fsspec = importlib.import_module("fsspec")
-            self._files, self._root = fsspec.core.url_to_fs(url)
-        except ModuleNotFoundError as missing:
-            extra = f"--storage {url!r} needs the package {missing.name}; install it with: pip install 'evolute[storage]'"
-            raise UserError(f"{extra}, or see fsspec's documentation for other places.") from None
-        except (ValueError, ImportError) as error:
-            raise UserError(
-                f"--storage is {url!r}, which cannot be used: {error}; give a URL such as s3://bucket/sweep."
-            ) from None
+        self._out, self._place = out, Place(url)
 
     def push_run(self, name: str) -> None:
         """Copy what is new of a run; what the run no longer has is removed."""
         run, where = self._out / RUNS / name, f"{RUNS}/{name}"
-        with self._told():
-            there = self._there(where)
+        with self._place.told():
+            there = self._place.find(where)
             parts = [path for part in PARTS for path in sorted((run / part).glob("*.safetensors"))]
             manifests = [path for path in sorted((run / CHECKPOINT_FOLDER).glob("*.json")) if MANIFEST_NAME.fullmatch(path.name)]
-            small = [run / file for file in FILES if file != LOCK_FILE] + sorted((run / BEST_FOLDER).glob("*.*"))
+            small = [run / file for file in SMALL] + sorted((run / BEST_FOLDER).glob("*.*"))
             for path in parts:
                 # One that is there is whole: places show a file once all of it has come.
                 if there.get(str(path.relative_to(run))) != path.stat().st_size:
@@ -70,70 +61,42 @@ class Mirror:
             own = {str(path.relative_to(run)) for path in (*parts, *manifests)}
             gone = [name for name in there if name.startswith(tuple(f"{part}/" for part in PARTS)) and name not in own]
             for file in sorted(gone, key=lambda name: not name.endswith(".json")):
-                self._files.rm_file(self._at(f"{where}/{file}"))
+                self._place.remove(f"{where}/{file}")
 
     def fetch_run(self, name: str) -> None:
         """Bring a run here where its copy is further than what is here, if anything is."""
         run, where = self._out / RUNS / name, f"{RUNS}/{name}"
-        with self._told():
-            there = self._there(where)
+        with self._place.told():
+            there = self._place.find(where)
             if _newest(there) <= _newest(str(path.relative_to(run)) for path in run.glob(f"{CHECKPOINT_FOLDER}/*.json")):
                 return
             names = [file for file in there if _is_plain(file)]
             # The manifests last, here, too; and config.toml, without which there is no run, before them.
             for file in sorted(names, key=lambda file: (_is_manifest(file), file == CONFIG_FILE, file)):
                 self._get(f"{where}/{file}", limits.MANIFEST_BYTES if file.endswith((".json", ".jsonl", ".toml")) else None)
-            if self._files.exists(self._at(f"{where}.seconds")):
+            if self._place.exists(f"{where}.seconds"):
                 self._get(f"{where}.seconds", limits.RECORDS_BYTES)
 
     def push_record(self, path: Path, name: str) -> None:
         """Copy what is kept of a run that has ended: its policy, and then its record."""
-        with self._told():
+        with self._place.told():
             for file in (*sorted((self._out / POLICIES / name).glob("*.*")), path):
                 self._put(file)
 
     def fetch_records(self) -> None:
         """Bring records here that others have made."""
-        with self._told():
-            for file in self._there(RECORDS):
+        with self._place.told():
+            for file in self._place.find(RECORDS):
                 if RECORD_NAME.fullmatch(file) and not (self._out / RECORDS / file).exists():
                     self._get(f"{RECORDS}/{file}", limits.RESULT_BYTES)
 
-    def _there(self, where: str) -> dict[str, int]:
-        """Return the files below a folder of the copy and their bytes, by name from there."""
-        base = self._at(where)
-        self._files.invalidate_cache()
-        try:
-            found = self._files.find(base, detail=True)
-        except FileNotFoundError:
-            return {}
-        return {path[len(base) :].lstrip("/"): about["size"] for path, about in found.items()}
-
     def _put(self, path: Path) -> None:
-        target = self._at(path.relative_to(self._out).as_posix())
-        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(target, path.read_bytes())
+        self._place.put(path.relative_to(self._out).as_posix(), path.read_bytes())
 
     def _get(self, name: str, most: int | None) -> None:
-        at = self._at(name)
-        if most is not None and self._files.size(at) > most:
-            raise RunStopped(f"{name!r} at {self._url!r} has more than {most:,} bytes; it is no file of a run.")
+        data = self._place.get(name, most)
         make_folder((self._out / name).parent)
-        write_whole(self._out / name, self._files.cat_file(at))
-
-    def _at(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say in a sentence what a place's own library raises, of whatever type that is."""
-        try:
-            yield
-        except RunStopped:
-            raise
-        except Exception as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise RunStopped(f"the storage {self._url!r} cannot be used: {said}; fix that first.") from None
+        write_whole(self._out / name, data)
 
 
 def _is_manifest(name: str) -> bool:
@@ -145,7 +108,7 @@ def _is_plain(name: str) -> bool:
     """Return whether a name from a listing is that of a file of a run."""
     folder, _, file = name.rpartition("/")
     if not folder:
-        return file in FILES and file != LOCK_FILE
+        return file in SMALL
     if folder == BEST_FOLDER:
         return file in (WEIGHTS_FILE, DESCRIPTION_FILE)
     return _is_manifest(name) or (folder in PARTS and forms.PLAIN_NAME.fullmatch(file) is not None)

@@ -45,7 +45,7 @@ def outline(path: Path) -> dict[str, Any]:
     try:
         records = reading.read(path)
     except UserError as mistake:
-        return {"folder": str(path), "state": "damaged", "problems": [str(mistake)]}
+        return damaged(str(path), str(mistake))
     run, result = records.run, records.result
     fitness = [row["fitness"] for row in records.metrics if row["fitness"] is not None and math.isfinite(row["fitness"])]
     final = result.get("best") if result is not None else None
@@ -67,7 +67,12 @@ def outline(path: Path) -> dict[str, Any]:
     }
 
 
-def table(found: Sequence[dict[str, Any]], top: Path, width: int = WIDTH) -> Table:
+def damaged(folder: str, problem: str) -> dict[str, Any]:
+    """Return what a list says of a run of which nothing can be read."""
+    return {"folder": folder, "state": "damaged", "problems": [problem]}
+
+
+def table(found: Sequence[dict[str, Any]], top: Path | str, width: int = WIDTH) -> Table:
     """Return the runs of a folder as a table; a long name of a folder is broken over lines."""
     rows = []
     for one in found:

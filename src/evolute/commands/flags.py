@@ -47,9 +47,7 @@ WITHOUT_TOKEN = "Train on a Ray cluster of other machines although it asks nobod
 WithoutTokenFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help=WITHOUT_TOKEN, help_behavior_hint="(default: refuse)")]
 ]
-STRAGGLERS = (
-    "Let the others go on where a worker is lost, and its members miss intervals; else they wait, and no number changes."
-)
+STRAGGLERS = "Let the others go on where a worker is lost, and its members miss intervals; else they wait, and no number changes."
 StragglersFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help=STRAGGLERS, help_behavior_hint="(default: wait)")]
 ]

@@ -1,10 +1,11 @@
-"""What an update costs with other networks than the plain one: python benchmarks/structures.py
+"""What an update costs with other networks than the plain one: python benchmarks/structures.py [--full]
 
-Two members of each kind, one on each core; the structures of a kind take turns, so only their ratios mean something. `bench.py`
+--full adds 256-256 and the last kind; each structure of a kind takes a program of its own, which compiles for a minute. Two members of each kind, one on each core; the structures of a kind take turns, so only their ratios mean something. `bench.py`
 says what an update of the plain network costs beside other kinds.
 """
 
 import os
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -26,9 +27,9 @@ def main():
 
     remember_compiled_programs()
     placement.use_all_cores(2)
-    rows = []
-    for size, settings in SIZES.items():
-        for kind in (*KINDS, "sac:adam"):
+    rows, full = [], "--full" in sys.argv[1:]
+    for size, settings in list(SIZES.items())[: None if full else 1]:
+        for kind in (*(KINDS if full else KINDS[:-1]), "sac:adam"):
             say(f"{size}, {kind}")
             hosts = {name: population(kind, 2, **settings, **structure) for name, structure in STRUCTURES.items()}
             found = median_of_turns({name: update_only(host, 60) for name, host in hosts.items()}, 7)

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,33 @@ def crowded(folder, nodes):
     moved = [note for note in notes if "moves to a machine that has room" in note]
     assert killer.lost == len(shared) == len(moved) == 2, notes
     return "2 workers shared cores with others, and moved to the node that joined"
+
+
+def client(folder, nodes):
+    """Train by way of a Ray Client, from a process that is no part of the cluster."""
+    from evolute import toml
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = ("--address", os.environ["RAY_ADDRESS"], "--host", "127.0.0.1", "--port", str(port))
+    words = [sys.executable, "-m", "ray.util.client.server", *address]
+    (folder.parent / "run.toml").write_text(toml.to_toml(run()))
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_until(lambda: server.poll() is not None or reached(port))
+            on = ("--on", f"ray://127.0.0.1:{port}", "--workers", "2", "--out", folder)
+            code, out, err = finish(start(folder.parent, "train", "--config", "run.toml", *on))
+            assert code == 0, f"it ended with {code}: {out} {err}"
+        finally:
+            server.terminate()
+    return "two workers, and a driver outside of the cluster"
+
+
+def reached(port):
+    """Return whether somebody listens at a port of this machine."""
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 # JAX splits products of this size by the number of cores that it sees, and LAPACK by the number of its threads.
@@ -294,6 +322,7 @@ def populations(every):
 CASES = {
     "a population that is checkpointed at every interval": populations(1),
     "a population that is checkpointed at every fifth interval": populations(5),
+    "a population by way of a Ray Client": (client, alone, differences),
     "a population with the paper's networks": (paper, partial(alone, **PAPER), differences),
     "a population on a cluster without room to spare": (crowded, partial(alone, mix={"adam": 3, "sgd": 3}), differences),
     "a population that goes on without a lost node": (going_on, partial(alone, **LONG), same_others),

@@ -237,6 +237,13 @@ def test_sixteen_members_fit_a_terminal_with_time_left_the_best_so_far_and_the_l
     assert lines[-1].strip() == "best so far 12,346, member 3; last exploit: 1 copied 3 at 40 steps"
 
 
+def test_who_missed_the_interval_is_marked():
+    progress = progress_of(4)
+    progress.state.members[2].absent = True
+    lines = small_screen(progress)
+    assert [line.split()[2] for line in lines[3:7]] == ["0.0", "1.0", "absent", "3.0"]
+
+
 def test_plain_lines_are_lined_up_and_can_be_taken_apart():
     text = io.StringIO()
     progress = progress_of(12, "adam")

@@ -11,8 +11,10 @@ import pytest
 from evolute import UserError, resume, train
 from evolute.commands import cli
 from evolute.engine import train_seeds
-from evolute.report import reading, story
+from evolute.report import reading, replaying, story
+from evolute.runs.folder import RunFolder
 from evolute.training import processes
+from evolute.training.line import Lost
 from evolute.training.processes import Pipe, Processes
 from faults import differences
 from test_workers import QUICK, silent, workers
@@ -79,6 +81,7 @@ def test_the_others_are_what_they_would_have_been_and_the_lost_go_on_from_the_ch
     whole, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "run")
     assert absences(tmp_path / "run") == [(3, 1), (3, 3)]
     assert [note for note in notes if "with members 1, 3 was ended by signal 9; the others go on, and a new one joins" in note]
+    assert "the worker process with members 1, 3 has joined the others again." in notes
     assert whole.keys() - found.keys() == {(3, 1), (3, 3)}
     same = {key for key in found if found[key] == whole[key]}
     assert same == {key for key in found if key[1] in (0, 2) or key[0] < 3}
@@ -108,17 +111,62 @@ def test_such_a_run_is_resumed_to_the_bit(tmp_path, at_once):
     assert differences(tmp_path / "run", tmp_path / "whole") == []
 
 
-def test_members_miss_intervals_until_a_new_worker_is_ready_or_the_end_needs_it(tmp_path, monkeypatch):
+def test_a_loss_right_after_a_resume_leaves_a_checkpoint_that_can_be_resumed(tmp_path, at_once):
+    """What a worker was restored from is of a manifest, with more in it than workers write."""
+    train(RUN, tmp_path / "whole", Loss(2, 1), silent, BOTH)
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, tmp_path / "run", Loss(9, last=2), silent, BOTH)
+
+    def begun(progress):
+        if not killed:
+            killed.append(workers()[1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+        if progress.rows and progress.state.interval == 3:
+            raise KeyboardInterrupt
+
+    killed = []
+    with pytest.raises(KeyboardInterrupt):
+        resume(tmp_path / "run", observer=begun, note=silent, workers=BOTH)
+    assert [member["missed"] for member in manifest(tmp_path / "run", 3)["members"]] == [0, 30, 0, 30]
+    resume(tmp_path / "run", note=silent)
+    assert differences(tmp_path / "run", tmp_path / "whole") == []
+
+
+def test_who_missed_the_last_interval_is_no_parent_where_the_run_is_made_longer(tmp_path, at_once):
+    train(dataclasses.replace(RUN, steps=90), tmp_path / "run", Loss(2, 1), silent, BOTH)
+    assert absences(tmp_path / "run") == [(3, 1), (3, 3)]
+    assert [member["absent"] for member in manifest(tmp_path / "run", 3)["members"]] == [False, True, False, True]
+    train(RUN, tmp_path / "whole", Loss(2, 1), silent, BOTH)
+    resume(tmp_path / "run", steps=RUN.steps, note=silent)
+    assert differences(tmp_path / "run", tmp_path / "whole") == []
+
+
+def test_members_miss_intervals_until_a_new_worker_is_ready(tmp_path, monkeypatch):
     ready, asked = Pipe.ready, []
 
     def late(self):
         asked.append(None)
-        return len(asked) > 2 and ready(self)
+        while len(asked) > 2 and not ready(self):
+            time.sleep(0.01)
+        return len(asked) > 2
 
     monkeypatch.setattr(Pipe, "ready", late)
-    # The first worker plays the last episodes.
-    result = train(dataclasses.replace(RUN, steps=120), tmp_path / "run", Loss(2, 0), silent, BOTH)
-    assert absences(tmp_path / "run") == [(3, 0), (3, 2), (4, 0), (4, 2)]
+    train(RUN, tmp_path / "run", Loss(2, 0), silent, BOTH)
+    assert absences(tmp_path / "run") == [(n, member) for n in (3, 4, 5) for member in (0, 2)]
+    assert rows_of(tmp_path / "run").keys() >= {(6, 0), (6, 2)}
+
+
+def test_a_worker_that_never_comes_up_holds_up_nobody(tmp_path, monkeypatch):
+    """Neither by being tried too often, nor as the one that would play the last episodes."""
+
+    def never(self):
+        raise Lost("was ended by signal 9")
+
+    monkeypatch.setattr(Pipe, "ready", never)
+    notes = []
+    result = train(dataclasses.replace(RUN, steps=240), tmp_path / "run", Loss(2, 0), notes.append, BOTH)
+    assert {member for _, member in absences(tmp_path / "run")} == {0, 2}
+    assert len([note for note in notes if "was ended by signal 9; the others go on" in note]) == 6
     assert len(result.evaluation.returns) == 1
     assert workers() == []
 
@@ -140,6 +188,12 @@ def test_a_population_that_is_lost_whole_does_not_hold_up_the_one_beside_it(tmp_
     assert differences(tmp_path / "3", tmp_path / "alone") == []
     assert absences(tmp_path / "4") == [(3, 0)]
     assert rows_of(tmp_path / "4").keys() == {(1, 0), (2, 0), (4, 0)}
+    assert story.tell(reading.read(tmp_path / "4"), "4")["problems"] == []
+    lines = (tmp_path / "4" / "metrics.jsonl").read_text().splitlines()
+    lines[-1] = json.dumps(json.loads(lines[-1]) | {"fitness": 1e6})
+    (tmp_path / "4" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="member 0 missed interval 3, which no schedule holds"):
+        replaying.winner(RunFolder.open(tmp_path / "4"))
 
 
 def test_what_was_never_checkpointed_is_waited_for(tmp_path, at_once):
@@ -162,6 +216,12 @@ def test_where_nobody_can_go_on_it_is_refused(tmp_path, hired, changes, folder, 
     with pytest.raises(UserError, match=said):
         train(dataclasses.replace(RUN, **changes), tmp_path / "run" if folder else None, note=silent, workers=hired)
     assert not (tmp_path / "run").exists()
+
+
+def test_members_with_a_schedule_cannot_miss_what_is_due():
+    run = dataclasses.replace(RUN, mix={"adam": 1}, strategy="replay", schedule={"0": {"kind": "adam"}})
+    with pytest.raises(UserError, match="a member with a schedule cannot miss an interval"):
+        train_seeds(run, [0, 1], ["a", "b"], note=silent, workers=BOTH)
 
 
 def test_the_command_line_refuses_it_with_one_worker(capsys, tmp_path):

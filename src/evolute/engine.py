@@ -165,7 +165,7 @@ def train_interval(states: Sequence[State], crew: Sequence[Worker], tick: Callab
         # Common to all members of a population, and fresh each interval.
         seeds = episode_seeds(state, state.interval, Purpose.EVALUATE, state.run.episodes)
         orders |= {state.lane(member.slot): Orders(member.hyperparameters, seeds) for member in state.members}
-    waits = [one.train(clock.interval, {lane: orders[lane] for lane in one.lanes}, tick) for one in crew]
+    waits = [one.train(clock.interval, {lane: orders[lane] for lane in one.lanes}, tick) for one in worker.late_last(crew)]
     return worker.together([wait() for wait in waits])
 
 
@@ -205,7 +205,7 @@ def evolve_members(state: State, crew: Sequence[Worker]) -> list[Exploit]:
     """Let the worst members become perturbed copies of the best ones, and return who copied whom."""
     began, run, exploits = time.perf_counter(), state.run, []
     # Before every member has learnt, fitness says nothing of optimizers or hyperparameters.
-    if run.schedule or all(member.gradient_steps for member in state.members):
+    if run.schedule or all(member.gradient_steps for member in state.present):
         select = stream(run, POPULATION, state.interval, Purpose.SELECT)
         explore = [stream(run, member.slot, state.interval, Purpose.EXPLORE) for member in state.members]
         standings = [member.standing for member in state.present]
@@ -229,14 +229,14 @@ def copy_member(state: State, crew: Sequence[Worker], exploit: Exploit) -> None:
 
 def finish(state: State, crew: Sequence[Worker], folder: RunFolder | None, wall_seconds: float) -> Result:
     """Evaluate the best policy on fresh episodes and write the result."""
-    run, best = state.run, state.best
+    best, seeds = state.best, episode_seeds(state, 0, Purpose.FINAL_EVALUATION, state.run.final_episodes)
     assert best is not None, "a run in which every member was in quarantine has stopped"
-    evaluation = crew[0].play(best.policy, episode_seeds(state, 0, Purpose.FINAL_EVALUATION, run.final_episodes))
-    leaderboard = rows.leaderboard(state.members)
-    summary = rows.summary(state, best, evaluation, leaderboard, len(state.lineage), wall_seconds)
+    evaluation = worker.late_last(crew)[0].play(best.policy, seeds)
+    summary = rows.summary(state, best, evaluation, rows.leaderboard(state.members), len(state.lineage), wall_seconds)
     if folder is not None:
         folder.write_result(summary)
-    return Result(best.policy, evaluation, leaderboard, state.lineage, summary, folder.path if folder is not None else None)
+    path = folder.path if folder is not None else None
+    return Result(best.policy, evaluation, summary["leaderboard"], state.lineage, summary, path)
 
 
 def episode_seeds(state: State, interval: int, purpose: Purpose, count: int) -> list[int]:

@@ -71,6 +71,9 @@ class Crew:
         lines = [line for line in self.lines if line is not None]
         for line in lines:
             line.hear()
+            # Whoever asks for its answer finds out that it is lost.
+            with contextlib.suppress(Lost):
+                line.come_up()
         return min((line.steps for line in lines), default=ALL)
 
     def leave(self) -> None:
@@ -118,7 +121,10 @@ class RayLine:
         while not self._placed(PROGRESS_PERIOD):
             interruption.check()
         with self._crew.machines.seen() as seen:
-            sees = self._got(self._actor.sees.remote(seen))
+            asked = self._actor.sees.remote(seen)
+            while not ray.wait([asked], timeout=PROGRESS_PERIOD)[0]:
+                interruption.check()
+            sees = self._got(asked)
         assert self._where is not None, "it has just been placed"
         self._cores = self._crew.machines.admit(self._where, sees, self._seat.cores)
         runs, lanes, _, policy = self._job
@@ -152,10 +158,13 @@ class RayLine:
 
     def ready(self) -> bool:
         """Return whether an answer is there already; raises Lost where none comes."""
-        if self._pending is None and not self._placed(0.0):
-            return False
-        self.settle()
-        return bool(ray.wait([self._pending], timeout=0)[0])
+        self.come_up()
+        return self._pending is not None and bool(ray.wait([self._pending], timeout=0)[0])
+
+    def come_up(self) -> None:
+        """Settle as soon as that takes no time; raises as `settle`, and Lost."""
+        if self._pending is None and self._placed(0.0):
+            self.settle()
 
     def stand_aside(self) -> None:
         """Count as somebody who has done all steps."""
@@ -223,7 +232,7 @@ class RayLine:
         except Lost:
             # It was to start on a machine of which Ray did not know yet that it is no more.
             self._attempts += 1
-            if self._attempts == ATTEMPTS:
+            if self._attempts >= ATTEMPTS:
                 raise
             self._actor, self._whereabouts = self._started()
         return self._where is not None
@@ -285,7 +294,7 @@ def _hired(
     try:
         for number, lanes in enumerate(dealt(members, most)):
             begin, job = partial(RayLine, crew, Seat(group, number, each)), Job(runs, lanes, folders, policy)
-            found.append(Elsewhere(job, begin, "worker", note, crew.leave, partial(others_go_on, stragglers, found)))
+            found.append(Elsewhere(job, begin, "worker", note, crew.leave, partial(others_go_on, stragglers, found, number)))
         for line in crew.lines:
             assert line is not None, "each has just been started"
             line.settle()

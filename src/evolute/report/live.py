@@ -177,7 +177,7 @@ class LiveTable:
     def _members(self, title: str, state: "State") -> Table:
         columns = ("member", "kind", "fitness", "change", *RATE_COLUMNS, "parent", "events")
         best = max((f for f in self._fitness.values() if math.isfinite(f)), default=None)
-        rows = []
+        quarantined, rows = Text("quarantined", style="bold red"), []
         for member in self._best_members(state):
             key = (state.run.seed, member.slot)
             fitness, change = self._fitness.get(key), self._changes.get(key, math.nan)
@@ -185,7 +185,7 @@ class LiveTable:
             cells = (
                 str(member.slot),
                 plain(member.kind),
-                Text("quarantined", style="bold red") if key in self._quarantined else shown,
+                Text("absent", style="bold red") if member.absent else quarantined if key in self._quarantined else shown,
                 Text(f"{change:+,.0f}" if math.isfinite(change) else "-", style="green" if change > 0 else "dim"),
                 *rates(member.hyperparameters._asdict()),
                 "-" if member.parent is None else str(member.parent),
@@ -272,7 +272,7 @@ class PlainLines:
         """Print what an interval brought."""
         self._doing.done()
         self._progress = progress
-        if not progress.rows:
+        if not progress.rows and not progress.events:
             return
         self._life.told()
         whose = f"seed={progress.state.run.seed} " if progress.populations > 1 else ""

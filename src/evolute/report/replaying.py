@@ -35,12 +35,15 @@ def winner(folder: RunFolder) -> Winner:
     # The first of the highest fitness, as the run itself keeps it.
     fitness, at, slot = max(sound)
     exploits = [event for event in folder.events() if event["event"] == "exploit" and type(event.get("interval")) is int]
+    missed = {(event["interval"], event["member"]) for event in folder.events() if event["event"] == "absent"}
     parents = ancestry.copies((event["interval"] - 1, event["member"], event["parent"]) for event in exploits)
     parts = ancestry.line(-slot, -at, parents)
     schedule: dict[str, dict[str, Any]] = {}
     for part in parts:
         for interval in range(part.first, part.last + 1):
             row = rows.get((interval, part.slot))
+            if row is None and (interval + 1, part.slot) in missed:
+                raise UserError(f"member {part.slot} missed interval {interval + 1}, which no schedule holds; name another run.")
             if row is None:
                 raise UserError(
                     f"the metrics of member {part.slot} in interval {interval + 1} are missing in {str(folder.path)!r}, so its "

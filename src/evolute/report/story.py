@@ -109,11 +109,13 @@ def _missing(records: Records, rows: list[dict[str, Any]]) -> list[str]:
     """Return what a folder that reads well lacks: rows of members in intervals that others have."""
     said = []
     members, numbers = {row["member"] for row in rows}, {row["interval"] for row in rows}
-    there = {(row["member"], row["interval"]) for row in rows}
     # Who missed an interval has no row of it.
-    there |= {(event["member"], event["interval"]) for event in records.events if event["event"] == "absent"}
-    if lacking := sum((member, number) not in there for member in members for number in numbers):
+    missed = {(event["member"], event["interval"]) for event in records.events if event["event"] == "absent"}
+    known = {(member, number) for member, number in missed if member in members and number in numbers}
+    known |= {(row["member"], row["interval"]) for row in rows}
+    if lacking := len(members) * len(numbers) - len(known):
         said.append(f"{lacking:,} of {len(members) * len(numbers):,} rows of members and intervals are missing in the metrics.")
+    numbers |= {number for _, number in missed}
     if gaps := sum(number not in numbers for number in range(1, min(max(numbers, default=0), 10**6) + 1)):
         said.append(f"{gaps:,} intervals have no metrics at all.")
     if records.run is not None and (expected := len(records.run.kinds) - len(members)) > 0 and members:
@@ -214,8 +216,8 @@ def _leaderboard(records: Records, rows: list[dict[str, Any]], copied: list[dict
 
 def standings(metrics: list[dict[str, Any]], exploits: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a leaderboard from the newest metrics of a run that has not ended."""
-    newest = max(row["interval"] for row in metrics)
-    rows = list({row["member"]: row for row in metrics if row["interval"] == newest}.values())
+    # Of those who missed an interval, an older one.
+    rows = list({row["member"]: row for row in sorted(metrics, key=lambda row: row["interval"])}.values())
     parents = {exploit["member"]: exploit["parent"] for exploit in exploits}
     rows.sort(key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0.0), row["member"]))
     return [{**row, "rank": rank, "parent": parents.get(row["member"])} for rank, row in enumerate(rows, start=1)]

@@ -66,7 +66,8 @@ def save(run: Path, state: State, saved: Mapping[int, dict[str, Any]], carried: 
         "quarantines": state.quarantines,
         "seconds": state.earlier_seconds,
         "best": best and {**best._asdict(), "policy": storage.save_arrays(run, f"{name}-best", best.policy.pairs)},
-        "members": [{**_described(member), **saved[state.lane(member.slot)]} for member in state.members],
+        # What a worker says of a member that misses intervals is of an older checkpoint.
+        "members": [{**saved[state.lane(member.slot)], **_described(member)} for member in state.members],
         **carried,
     }
     # Its own digest comes first: a flipped bit in it must not pass for another run.
@@ -81,7 +82,7 @@ def save(run: Path, state: State, saved: Mapping[int, dict[str, Any]], carried: 
 
 def _described(member: Profile) -> dict[str, Any]:
     own = {"fitness": member.fitness, "parent": member.parent, "hyperparameters": member.hyperparameters._asdict()}
-    return {**own, "missed": member.missed}
+    return {**own, "missed": member.missed, "absent": member.absent}
 
 
 def delete_unneeded(run: Path, newest: int) -> None:
@@ -182,6 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
             if isinstance(member, dict):
                 member.setdefault("life", [])
                 member.setdefault("missed", 0)
+                member.setdefault("absent", False)
     # A checksum proves no good will.
     if (wrong := forms.fault(manifest, forms.MANIFEST)) is not None:
         raise Damaged(f"it is not of the form {FORMAT!r}: {wrong}")

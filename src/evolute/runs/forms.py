@@ -130,6 +130,7 @@ MANIFEST = {
             "gradient_steps": WHOLE,
             "updates": WHOLE,
             "missed": WHOLE,
+            "absent": FLAG,
             "fitness": Rule(lambda x: type(x) is float or _is_number(x), "a number"),
             "parent": SLOT_OR_NULL,
             "needs_burn_in": FLAG,

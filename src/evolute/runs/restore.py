@@ -51,7 +51,8 @@ def restore(run: Path, checkpoint: Checkpoint, state: State, workers: Sequence[W
             member.environment_steps = described["environment_steps"]
             member.gradient_steps = described["gradient_steps"]
             member.fitness = described["fitness"]
-            member.parent, member.missed = described["parent"], described["missed"]
+            member.parent = described["parent"]
+            member.absent, member.missed = described["absent"], described["missed"]
             member.hyperparameters = _hyperparameters(member, described["hyperparameters"], state.run)
         for one in workers:
             one.restore(run, {lane: manifest["members"][slot] for slot, lane in enumerate(state.lanes) if lane in one.lanes})

@@ -5,13 +5,11 @@ brought to the checkpoint and asked the same again, and the others wait. Or they
 again from the checkpoint once a new one is ready. How it is reached is its line (line.py).
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evolute import interruption
 from evolute.config import Run
 from evolute.environments.spaces import Facts
 from evolute.errors import Damaged, RunStopped, UserError
@@ -19,7 +17,6 @@ from evolute.policy import Policy
 from evolute.training import storage
 from evolute.training.evaluate import Evaluation
 from evolute.training.line import Gone, Line, Lost
-from evolute.training.rollout import PROGRESS_PERIOD
 from evolute.training.worker import Orders, Tell, Trained, Trouble
 
 # Losses of a worker between two checkpoints after which the run stops: what kills a process every time goes on doing so.
@@ -188,9 +185,6 @@ class Elsewhere:
 
     def play(self, policy: Policy, seeds: list[int]) -> Evaluation:
         """Play episodes with a policy in an environment made anew."""
-        while self.late and not self._joined(None):
-            interruption.check()
-            time.sleep(PROGRESS_PERIOD)
         return self._ask("play", policy, seeds)
 
     def close(self) -> None:
@@ -262,10 +256,10 @@ class Elsewhere:
         self._losses += 1
         if not self._job.folders:
             raise RunStopped(f"{self._named} {how}, and the run is not checkpointed; give it a folder.")
-        if self._losses > MOST_LOSSES:
+        if self._losses > MOST_LOSSES and not self._others_go_on():
             raise RunStopped(
-                f"{self._named} {how}, {self._losses} times since the last checkpoint; if memory is short, lower buffer_size "
-                "or the members; if the environment ends its process, give it a time_limit."
+                f"{self._named} {how}, {self._losses} times since the last checkpoint that it wrote; if memory is short, lower "
+                "buffer_size or the members; if the environment ends its process, give it a time_limit."
             )
         self._note(f"{self._named} {how}; {then}.")
         self._line.end(kindly=False)
@@ -286,6 +280,7 @@ class Elsewhere:
             self._fall_behind(str(lost))
             return False
         self.late = False
+        self._note(f"{self._named} has joined the others again.")
         return True
 
     def _missed(self) -> Trained:

@@ -14,7 +14,7 @@ from evolute.environments.gym import Environment
 from evolute.environments.making import making_of
 from evolute.environments.normalise import Normaliser
 from evolute.environments.spaces import Facts, Shape
-from evolute.errors import EnvironmentFault, RunStopped
+from evolute.errors import Damaged, EnvironmentFault, RunStopped
 from evolute.policy import Policy
 from evolute.structure import Structure
 from evolute.training import evaluate, health, placement, rollout, starting, storage
@@ -34,7 +34,10 @@ class Host:
         members: by lane.
         groups: in which they learn.
         environment: where they are evaluated.
+        late: never.
     """
+
+    late = False
 
     def __init__(self, runs: Sequence[Run], lanes: Sequence[int], policy: Policy | None = None):
         """Make members before their first step.
@@ -159,6 +162,11 @@ class Host:
             if (kind := described.get("kind", self.members[lane].kind)) != self.members[lane].kind:
                 self.become(lane, kind)
             storage.restore(folder, self.members[lane], self.group_of(lane), described)
+        for group in self.groups:
+            if len({(self.members[lane].environment_steps, self.members[lane].gradient_steps) for lane in group.lanes}) > 1:
+                raise Damaged(
+                    f"members of {group.kind} have missed different intervals, and share a batch axis here; set placement"
+                )
 
     def play(self, policy: Policy, seeds: list[int]) -> Evaluation:
         """Play episodes with a policy in an environment made anew."""

@@ -102,7 +102,9 @@ class Processes:
         try:
             for number, (lanes, cores) in enumerate(zip(dealt(members, count), shares(count), strict=False)):
                 begin, job = partial(Pipe, cores, Clock(done, number)), Job(runs, lanes, folders, policy)
-                crew.append(Elsewhere(job, begin, "worker process", note, others_go_on=partial(others_go_on, stragglers, crew)))
+                crew.append(
+                    Elsewhere(job, begin, "worker process", note, others_go_on=partial(others_go_on, stragglers, crew, number))
+                )
             for one in crew:
                 one.await_start()
         except BaseException:
@@ -131,6 +133,8 @@ def check_stragglers(run: Run, count: int, folders: Sequence[Path]) -> None:
         raise UserError("stragglers is set, and there is one worker, whom nobody waits for; choose at least 2 workers.")
     if not folders:
         raise UserError("stragglers is set, and the run is not checkpointed; give it a folder.")
+    if run.schedule:
+        raise UserError("stragglers is set, and a member with a schedule cannot miss an interval; leave it out.")
     if run.checkpoint_every != 1:
         raise UserError(
             f"checkpoint_every is {run.checkpoint_every}, and with stragglers lost members go on from where the interval began; "
@@ -138,9 +142,9 @@ def check_stragglers(run: Run, count: int, folders: Sequence[Path]) -> None:
         )
 
 
-def others_go_on(stragglers: bool, crew: Sequence[Elsewhere]) -> bool:
-    """Return whether members may miss an interval: somebody has to be there."""
-    return stragglers and sum(not one.late for one in crew) > 1
+def others_go_on(stragglers: bool, crew: Sequence[Elsewhere], number: int) -> bool:
+    """Return whether members of one of the crew, by its number, may miss an interval: somebody else has to be there."""
+    return stragglers and any(not one.late for place, one in enumerate(crew) if place != number)
 
 
 def dealt(members: int, count: int) -> list[list[int]]:

@@ -90,10 +90,12 @@ class Worker(Protocol):
     Attributes:
         lanes: of its members, rising.
         facts: what their environment says of itself.
+        late: whether its members miss intervals, because it was lost and the others go on.
     """
 
     lanes: Sequence[int]
     facts: Facts
+    late: bool
 
     def train(self, interval: int, orders: Mapping[int, Orders], tell: Tell) -> Callable[[], Trained]:
         """Start an interval, given by number from 0, with orders by lane; what is returned waits for its end."""
@@ -149,6 +151,11 @@ Hire = Callable[[Sequence[Run], Callable[[str], None], Sequence[Path], Policy | 
 def of(workers: Sequence[Worker], lane: int) -> Worker:
     """Return the worker that has a member."""
     return next(worker for worker in workers if lane in worker.lanes)
+
+
+def late_last(workers: Sequence[Worker]) -> list[Worker]:
+    """Return workers in the order in which they are asked to train: the others train while late ones come up."""
+    return sorted(workers, key=lambda one: one.late)
 
 
 def copy(workers: Sequence[Worker], child: int, parent: int, kind: str | None, reset: bool, interval: int) -> None:

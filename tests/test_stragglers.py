@@ -11,9 +11,11 @@ import pytest
 from evolute import UserError, resume, train
 from evolute.commands import cli
 from evolute.engine import train_seeds
+from evolute.errors import Damaged
 from evolute.report import reading, replaying, story
 from evolute.runs.folder import RunFolder
 from evolute.training import processes
+from evolute.training.host import Host
 from evolute.training.line import Lost
 from evolute.training.processes import Pipe, Processes
 from faults import differences
@@ -216,6 +218,19 @@ def test_where_nobody_can_go_on_it_is_refused(tmp_path, hired, changes, folder, 
     with pytest.raises(UserError, match=said):
         train(dataclasses.replace(RUN, **changes), tmp_path / "run" if folder else None, note=silent, workers=hired)
     assert not (tmp_path / "run").exists()
+
+
+def test_members_that_stand_at_different_steps_share_no_batch_axis(tmp_path):
+    """A run that was trained by workers of a CPU may be resumed on an accelerator."""
+    run = dataclasses.replace(RUN, mix={"sgd": 2}, placement="vmap")
+    host = Host([run], [0, 1])
+    (tmp_path / "run").mkdir()
+    described = host.save(tmp_path / "run", [0, 1], 1)()
+    host.restore(tmp_path / "run", described)
+    described[1]["environment_steps"] += 30
+    with pytest.raises(Damaged, match="members of sgd missed different intervals, and share a batch axis here"):
+        host.restore(tmp_path / "run", described)
+    host.close()
 
 
 def test_members_with_a_schedule_cannot_miss_what_is_due():

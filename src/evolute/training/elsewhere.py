@@ -5,6 +5,7 @@ brought to the checkpoint and asked the same again, and the others wait. Or they
 again from the checkpoint once a new one is ready. How it is reached is its line (line.py).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,12 +252,12 @@ class Elsewhere:
             except Lost as lost:
                 how = str(lost)
 
-    def _lose(self, how: str, then: str) -> None:
+    def _lose(self, how: str, then: str, most: float = MOST_LOSSES) -> None:
         """Let go of a worker that is no more, and say so; raises RunStopped where it was one too many."""
         self._losses += 1
         if not self._job.folders:
             raise RunStopped(f"{self._named} {how}, and the run is not checkpointed; give it a folder.")
-        if self._losses > MOST_LOSSES and not self._others_go_on():
+        if self._losses > most:
             raise RunStopped(
                 f"{self._named} {how}, {self._losses} times since the last checkpoint that it wrote; if memory is short, lower "
                 "buffer_size or the members; if the environment ends its process, give it a time_limit."
@@ -265,8 +266,8 @@ class Elsewhere:
         self._line.end(kindly=False)
 
     def _fall_behind(self, how: str) -> None:
-        """Let the others go on meanwhile."""
-        self._lose(how, "the others go on, and a new one joins them from the last checkpoint")
+        """Let the others go on meanwhile, however often that is."""
+        self._lose(how, "the others go on, and a new one joins them from the last checkpoint", math.inf)
         self._line, self._busy, self.late = self._start(self._job), True, True
         self._line.stand_aside()
 

@@ -164,9 +164,7 @@ class Host:
             storage.restore(folder, self.members[lane], self.group_of(lane), described)
         for group in self.groups:
             if len({(self.members[lane].environment_steps, self.members[lane].gradient_steps) for lane in group.lanes}) > 1:
-                raise Damaged(
-                    f"members of {group.kind} have missed different intervals, and share a batch axis here; set placement"
-                )
+                raise Damaged(f"members of {group.kind} missed different intervals, and share a batch axis here")
 
     def play(self, policy: Policy, seeds: list[int]) -> Evaluation:
         """Play episodes with a policy in an environment made anew."""

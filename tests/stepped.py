@@ -33,13 +33,14 @@ class Stepped:
         run = self.state.run
         seeds = engine.episode_seeds(self.state, self.state.interval, engine.Purpose.EVALUATE, run.episodes)
         outcomes, stops = self.host.evaluate(dict(enumerate(sums)), dict.fromkeys(self.host.members, seeds))
-        return self.state.take_in(Trained(self.host.troubles(), outcomes, stops, {}))
+        self.ended = self.state.take_in(Trained(self.host.troubles(), outcomes, stops, {}))
+        return [outcome for _, outcome in self.ended]
 
     def interval(self):
         """Train an interval without an evolution; return its rows of metrics and its events."""
-        outcomes = self.evaluate(self.roll_out())
+        self.evaluate(self.roll_out())
         self.state.interval += 1
-        return rows.interval_rows(self.state, outcomes, [])
+        return rows.interval_rows(self.state, self.ended, [])
 
     def evolve(self):
         return engine.evolve_members(self.state, self.crew)

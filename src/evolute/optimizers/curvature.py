@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from evolute.networks import MLP, Layer, product
 from evolute.optimizers.base import Tape
-from evolute.optimizers.factors import HIGHEST
+from evolute.optimizers.factors import HIGHEST, symmetric
 
 # The change of the output is measured on so many samples of a batch: the rows of a batch are independent draws, so the first ones
 # are as good as any, and 64 of them give a root mean square to within about a tenth.
@@ -29,9 +29,10 @@ def output_factor(pulled: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _square(rows: jax.Array, weights: jax.Array) -> jax.Array:
-    # The same matrix on both sides: what comes out is symmetric to the last bit, so checkpoints store half of it.
+    # The same matrix on both sides: what comes out is symmetric to the last bit on processors with AVX-512, and on others once it
+    # is made so. Checkpoints store half of it.
     weighted = rows * jnp.sqrt(weights)[:, None]
-    return jnp.matmul(weighted.T, weighted, precision=HIGHEST)
+    return symmetric(jnp.matmul(weighted.T, weighted, precision=HIGHEST))
 
 
 def diagonal(tape: Tape) -> MLP:

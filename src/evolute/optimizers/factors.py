@@ -79,7 +79,7 @@ def damped_inverse(matrix: jax.Array, damping: jax.Array | float) -> tuple[jax.A
     _, lower = jax.lax.while_loop(not_there, climb, start)
     # The inverse of the triangle times itself costs less here than two triangular solves of a full identity.
     half = jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)
-    inverse = jnp.matmul(half.T, half, precision=HIGHEST)
+    inverse = symmetric(jnp.matmul(half.T, half, precision=HIGHEST))
     found = usable & jnp.isfinite(inverse).all()
     return inverse, found
 

@@ -1,7 +1,8 @@
 """What an update costs with other networks than the plain one: python benchmarks/structures.py [--full]
 
---full adds 256-256 and the last kind; each structure of a kind takes a program of its own, which compiles for a minute. Two members of each kind, one on each core; the structures of a kind take turns, so only their ratios mean something. `bench.py`
-says what an update of the plain network costs beside other kinds.
+--full adds 256-256 and the last kind; each structure of a kind takes a program of its own, which compiles for a minute.
+Two members of each kind, one on each core; the structures of a kind take turns, so only their ratios mean something.
+`bench.py` says what an update of the plain network costs beside other kinds.
 """
 
 import os

@@ -153,6 +153,7 @@ def test_a_copy_leads_to_no_place_outside_of_the_run(tmp_path):
     [
         ("nonsense://x", UserError, "the storage 'nonsense://x' cannot be used"),
         ("/dev/null/x", RunStopped, "the storage '/dev/null/x' cannot be used"),
+        ("nonsense://me:se@cr:et@x/y", UserError, r"^the storage 'nonsense://me:\*\*\*@x/y' cannot be used: [^@]*$"),
     ],
 )
 def test_a_place_that_cannot_be_used_is_told_in_a_sentence(tmp_path, url, error, said):

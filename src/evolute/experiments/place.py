@@ -2,9 +2,13 @@
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator
 
 from evolute.errors import RunStopped, UserError
+
+# In a URL such as sftp://name:password@host/sweep.
+PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/\s]*@")
 
 
 class Place:
@@ -16,18 +20,22 @@ class Place:
         Args:
             url: such as s3://bucket/sweep; the place's own variables, such as AWS_ENDPOINT_URL, say more.
         """
-        self.url = url
+        # As messages and lists show it.
+        self.url = without_password(url)
         with self.told():
             try:
                 fsspec = importlib.import_module("fsspec")
                 self._files, self._root = fsspec.core.url_to_fs(url)
             except ImportError as missing:
                 raise UserError(
-                    f"the storage {url!r} needs a package that is not here ({missing}); install it with: pip install "
+                    f"the storage {self.url!r} needs a package that is not here ({missing}); install it with: pip install "
                     "'evolute[storage]', or see fsspec's documentation for other places."
                 ) from None
             except ValueError as error:
-                raise UserError(f"the storage {url!r} cannot be used: {error}; give a URL such as s3://bucket/sweep.") from None
+                said = without_password(str(error))
+                raise UserError(
+                    f"the storage {self.url!r} cannot be used: {said}; give a URL such as s3://bucket/sweep."
+                ) from None
 
     def exists(self, name: str = "") -> bool:
         """Return whether there is a file or a folder, by default whether there is the place itself."""
@@ -73,8 +81,13 @@ class Place:
         except (RunStopped, UserError):
             raise
         except Exception as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            said = (without_password(str(error)).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise RunStopped(f"the storage {self.url!r} cannot be used: {said}; fix that first.") from None
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
+
+
+def without_password(text: str) -> str:
+    """Return a text with *** for the password of each URL in it: what is told can end in a log that others read."""
+    return PASSWORD.sub(r"\1:***@", text)

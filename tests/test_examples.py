@@ -140,7 +140,7 @@ def test_a_command_works(example, trained, tmp_path):
 
 
 # An option and its values, in a sentence.
-ADVICE = re.compile(r"--[a-z-]+(?: (?:[0-9][\w.]*|[\w.]+=[\w.-]+|[a-z]+_[a-z_]+|PATH|gradient|run\.toml)(?=[ ,;)]|$))+")
+ADVICE = re.compile(r"--[a-z-]+(?: (?:[0-9][\w.]*|[\w.]+=[\w.-]+|[a-z]+_[a-z_]+|PATH|gradient|true|run\.toml)(?=[ ,;)]|$))+")
 
 
 @pytest.mark.parametrize("text", sorted(set(foreign.POINTERS.values())))

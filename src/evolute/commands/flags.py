@@ -292,6 +292,8 @@ def _check_names(flags: Any, command: str, words: list[str]) -> None:
             if named.count(name) > 1:
                 raise UserError(f"{name} is given twice; give it once, with all its values.")
         elif (pointer := POINTERS.get(name.lstrip("-"))) is not None:
-            raise UserError(f"unknown option {name!r}: {pointer}; see `evolute train --help`.")
+            # Most pointers name options that only training has.
+            other = set(re.findall(r"--[a-z-]+", pointer)) - set(known)
+            raise UserError(f"unknown option {name!r}: {'to train, ' if other else ''}{pointer}; see `evolute {command} --help`.")
         elif name not in ("--help", "-h"):
             raise UserError(f"unknown option {name!r}{closest(name, known)}; see `evolute {command} --help`.")

@@ -10,8 +10,9 @@ _ALGORITHM = "algorithms are chosen with --mix td3:adam=4 sac:adam=2 ddpg:adam=1
 _LAYERS = "use --actor-layers 256 256 and --critic-layers 256 256"
 _DEVICE = "set the variable JAX_PLATFORMS to cpu or cuda; --placement says how members share a device"
 _THREADS = "all cores that there are members for are used; limit them with taskset"
-_NONE = "evolute has no such option"
-_RECORDS = f"{_NONE}; metrics.jsonl and events.jsonl in the run folder (--out) hold everything that is logged"
+_RECORDS = "evolute has no such option; metrics.jsonl and events.jsonl in the run folder hold everything that is logged"
+_FILM = "record a policy with: evolute video runs/NAME, or look at it with: evolute play runs/NAME"
+_NORMALIZE = "use --normalize-observations true for observations, and --reward-scale 0.1 for rewards"
 _SAVE = "every interval ends with a checkpoint; use --checkpoint-every for fewer, and --out for the folder"
 _RESUME = "use: evolute resume runs/NAME"
 _EVALUATE = "every interval ends with an evaluation; use --interval 10000 and --episodes 5"
@@ -64,9 +65,9 @@ _POINTERS = {
     _RESUME: "resume resume-path load load-model restore trained-agent continue i",
     "use --track tensorboard": "tensorboard tensorboard-log",
     "use --track wandb": "wandb wandb-project-name wandb-entity wandb-project",
-    _RECORDS: "log-interval capture-video render record-video verbose torch-deterministic",
+    _FILM: "capture-video render record-video render-mode save-video",
+    _RECORDS: "log-interval verbose torch-deterministic",
     "use --quiet to print nothing": "silent no-progress q",
-    f"{_NONE}; observations and rewards are used as the environment gives them": "normalize norm-obs norm-reward normalize-obs "
-    "normalize-observation normalize-reward vecnormalize",
+    _NORMALIZE: "normalize norm-obs norm-reward normalize-obs normalize-observation normalize-reward vecnormalize",
 }
 POINTERS = {name: pointer for pointer, names in _POINTERS.items() for name in names.split()}

@@ -42,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:.*persistent compilation cache.*:UserWarning")
     # Most tests train for fewer steps than an episode has, in environments of any length.
     config.addinivalue_line("filterwarnings", r"ignore:(the environment|an episode of|no episode of) '.*:UserWarning")
+    # Many train for one interval, or with settings that some of their strategies and mixes do not use.
+    config.addinivalue_line("filterwarnings", "ignore:(nobody evolves in this run|.* it has no effect; ).*:UserWarning")
 
 
 # Files that take longest come first: each is one worker's, and at the end it would keep the others waiting.

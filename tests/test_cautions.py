@@ -71,7 +71,7 @@ def test_an_environment_that_fits_is_told_nothing_of():
         ("Twice-v0", NEVER, "has up to 30 steps, .*; set it to 'auto', or raise the interval to at least 30."),
         (
             "Long-v0",
-            {"interval": 60, "steps": 60, "mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 30}} | NEVER,
+            {"interval": 60, "steps": 61, "mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 30}} | NEVER,
             "an interval has 30, .*; set it to 'auto'",
         ),
         (
@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_told_once_before_training(env, settings, said):
 def test_fewer_gradient_steps_are_no_shorter_interval():
     settings = {
         "interval": 60,
-        "steps": 60,
+        "steps": 61,
         "mix": {"adam": 1, "sgd": 1},
         "steps_per_interval": {"sgd": 30},
         "shrink": "gradient",
@@ -276,13 +276,17 @@ def test_a_buffer_tells_its_largest_numbers():
     assert buffer.largest() == (0.5, 0.25)
 
 
-def test_settings_without_effect_are_named():
-    facts = Environment("Fits-v0").facts
-    mix = {"adam": 8}
-    for settings, said in [
+UNPERTURBED = {"perturb": ("batch_size", "tau", "critic_damping"), "bounds": {"discount": (0.9, 0.99), "actor_damping": (0.1, 1)}}
+CONTROL = {"strategy": "none", "perturb": ("tau",), "bounds": {"tau": (0.001, 0.1)}, "copy_optimizer_state": False}
+ADDED = "leave it out, or add one, such as kfac=1."
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
         (
             {"strategy": "mfpbt", "frequencies": (1, 2), "truncation": 0.3},
-            ["truncation is 0.3, which the strategy 'mfpbt' does not"],
+            ["truncation is 0.3, which the strategy 'mfpbt' does not use: it has no effect; leave it out."],
         ),
         ({"strategy": "mfpbt", "frequencies": (1, 2)}, []),
         ({"frequencies": (1, 2), "truncation": 0.3}, ["frequencies is 1 2, which the strategy 'pbt' does not use"]),
@@ -291,9 +295,72 @@ def test_settings_without_effect_are_named():
             ["optimizers.kfac is given, and no kind of the mix has it: it has no effect"],
         ),
         ({"mix": {"adam/kfac": 1}, "optimizers": {"kfac": {"critic": {"damping": 0.1}}, "adam": {"learning_rate": 0.001}}}, []),
-    ]:
-        found = cautions.at_start(Run("Fits-v0", **{"mix": mix} | TINY | settings), facts)
-        assert [sentence.startswith(part) for sentence, part in zip(found, said, strict=True)] == [True] * len(said), found
+        ({"shrink": "gradient"}, ["shrink is 'gradient', and no kind has fewer steps per interval: it has no effect; leave it"]),
+        ({"shrink": "gradient", "steps_per_interval": {"adam": 20}}, ["shrink is 'gradient', and no kind has fewer steps"]),
+        ({"shrink": "gradient", "steps_per_interval": {"adam": 15}}, []),
+        (
+            UNPERTURBED,
+            [
+                f"perturb names critic_damping, and no kind of the mix has it: it has no effect; {ADDED}",
+                "bounds names discount, which is not perturbed: it has no effect; leave it out, or name it in perturb, too.",
+                "bounds names actor_damping, which is not perturbed: it has no effect",
+            ],
+        ),
+        (
+            {"bounds": {"actor_damping": (0.1, 1), "batch_size": (16, 32)}},
+            [f"bounds names actor_damping, and no kind of the mix has it: it has no effect; {ADDED}"],
+        ),
+        ({"mix": {"adam": 2, "sac:kfac": 2}, "perturb": ("critic_damping",), "bounds": {"critic_damping": (0.1, 1)}}, []),
+        ({"perturb": ()}, []),
+        (
+            CONTROL,
+            [
+                "perturb is tau, which the strategy 'none' does not use: it has no effect; leave it out.",
+                "bounds is tau=0.001,0.1, which the strategy 'none' does not use",
+                "copy_optimizer_state is False, which the strategy 'none' does not use",
+            ],
+        ),
+        # The bound is the run's own.
+        ({"strategy": "none", "buffer_size": 40}, []),
+        (
+            {"mix": {"adam": 1}, "strategy": "pb2", "factors": (0.5, 2)},
+            ["strategy is 'pb2', which one member alone does not use", "factors is 0.5 2.0, which one member alone does not use"],
+        ),
+    ],
+)
+def test_settings_without_effect_are_named(settings, said):
+    found = cautions.at_start(Run("Fits-v0", **{"mix": {"adam": 8}} | TINY | settings), Environment("Fits-v0").facts)
+    assert [sentence.startswith(part) for sentence, part in zip(found, said, strict=True)] == [True] * len(said), found
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        ({"interval": 40}, 40),
+        ({"learning_starts": 20}, 40),
+        ({"learning_starts": 19}, None),
+        ({"learning_starts": 19, "steps": 21}, None),
+        ({"mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 5}, "steps": 60}, 60),
+        ({"mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 5}, "steps": 61}, None),
+        ({"mix": {"adam": 1, "sgd": 1}, "steps_per_interval": {"sgd": 5}, "shrink": "gradient"}, None),
+    ],
+)
+def test_a_population_that_never_evolves_is_told_so_and_no_other(settings, least):
+    # By chance there is always somebody who copies, where anybody evolves.
+    run = Run("Fits-v0", **{"mix": {"adam": 2}, "strategy": "blind"} | TINY | settings)
+    notes, events = [], []
+    train(run, None, lambda progress: events.extend(progress.events), notes.append)
+    assert [event["event"] for event in events] == ([] if least else ["exploit"])
+    assert len(notes) == bool(least)
+    if least:
+        first = f"with interval {run.interval} and learning_starts {run.learning_starts} is after {least} steps at the earliest"
+        assert f"{first}, and the run has {run.steps}; raise --steps above {least}, or lower --interval." in notes[0]
+
+
+def test_who_would_not_evolve_anyway_is_not_told_that():
+    facts = Environment("Fits-v0").facts
+    for settings in ({"mix": {"adam": 1}}, {"mix": {"adam": 2}, "strategy": "none"}):
+        assert cautions.at_start(Run("Fits-v0", **TINY | {"interval": 40} | settings), facts) == []
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pytest
 import evolute
 from evolute.commands import cli, flags, foreign, train
 from evolute.config import Run
+from evolute.runs import cautions
 
 ROOT = Path(__file__).parent.parent
 # Put over the run of a program, once it is known to be valid.
@@ -137,6 +138,17 @@ def test_a_command_works(example, trained, tmp_path):
     checked([name, *rest])
     if name not in ELSEWHERE and rest:
         executed([name, rest[0], *SHORT.get(name, ())])
+
+
+TRAINS = sorted({example.text for example in COMMANDS if re.match(r"evolute train [A-Z].* --mix ", example.text)})
+
+
+@pytest.mark.parametrize("command", TRAINS)
+def test_a_population_of_the_documents_evolves_with_settings_that_have_an_effect(command):
+    name, *rest = words_of(command)
+    parsed = flags.parse(flags.module_of(name).Flags, name, rest)
+    run, _ = train.asked_for(dataclasses.replace(parsed, allow_import=("my_package",)))
+    assert [*cautions.unevolved(run), *cautions.idle(run)] == []
 
 
 # An option and its values, in a sentence.

@@ -206,5 +206,6 @@ def shown(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     if isinstance(value, dict) and not any(isinstance(item, dict) for item in value.values()):
-        return " ".join(f"{key}={item}" for key, item in value.items())
+        parts = {key: item if isinstance(item, list | tuple) else (item,) for key, item in value.items()}
+        return " ".join(f"{key}={','.join(map(str, items))}" for key, items in parts.items())
     return repr(value)

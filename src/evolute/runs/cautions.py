@@ -19,15 +19,16 @@ from evolute.training.host import carries
 
 # The first version of MuJoCo that keeps something else for warm starts (decision 0001).
 OTHER_PHYSICS = (3, 3, 6)
-# Settings that a strategy does not use.
-UNUSED = {"mfpbt": ("truncation",), "none": ("truncation", "factors", "frequencies")}
-UNUSED["replay"] = UNUSED["none"]
+# Settings that a strategy does not use, and that one member alone does not.
+UNUSED = {"mfpbt": ("truncation",), "replay": ("truncation", "factors", "frequencies", "perturb", "bounds")}
+UNUSED["none"] = (*UNUSED["replay"], "copy_optimizer_state")
+UNUSED_ALONE = ("strategy", *UNUSED["none"])
 
 
 def at_start(run: Run, facts: Facts) -> list[str]:
     """Return what an environment and the settings of a run say before it is trained."""
     about = [*flattened(run.env, facts), *too_short(run, facts), *any_length(run, facts), *newer_engine(run.env, versions())]
-    return [*about, *idle(run)]
+    return [*about, *unevolved(run), *idle(run)]
 
 
 def flattened(env: str, facts: Facts) -> list[str]:
@@ -89,14 +90,38 @@ def any_length(run: Run, facts: Facts) -> list[str]:
     ]
 
 
+def unevolved(run: Run) -> list[str]:
+    """Return what is to be known where a population never evolves: nobody does before all have learnt, nor at a run's end."""
+    if run.strategy in ("none", "replay") or len(run.kinds) == 1:
+        return []
+    earliest = run.interval * (run.learning_starts // run.shortest_interval + 1)
+    if earliest < run.steps:
+        return []
+    return [
+        f"nobody evolves in this run: members evolve between two intervals, once all have learnt, which with interval "
+        f"{run.interval:,} and learning_starts {run.learning_starts:,} is after {earliest:,} steps at the earliest, and the run "
+        f"has {run.steps:,}; raise --steps above {earliest}, or lower --interval."
+    ]
+
+
 def idle(run: Run) -> list[str]:
     """Return which settings were given and have no effect in this run."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Run)}
-    unused = [
-        (f"{name} is {shown(getattr(run, name))}, which the strategy {run.strategy!r} does not use", "leave it out")
-        for name in UNUSED.get(run.strategy, ("frequencies",))
-        if getattr(run, name) != defaults[name]
-    ]
+    alone = len(run.kinds) == 1 and not run.schedule
+    names = UNUSED_ALONE if alone else UNUSED.get(run.strategy, ("frequencies",))
+    whose = "one member alone" if alone else f"the strategy {run.strategy!r}"
+    given = given_of_evolution(run)
+    unused = [(f"{name} is {shown(given[name])}, which {whose} does not use", "leave it out") for name in names if name in given]
+    for setting in ("perturb", "bounds") if "perturb" not in names else ():
+        for name in given.get(setting, ()):
+            if name not in run.perturb:
+                unused.append((f"{setting} names {name}, which is not perturbed", "leave it out, or name it in perturb, too"))
+            elif not any(name in run.perturbed(kind) for kind in run.mix):
+                unused.append(
+                    (f"{setting} names {name}, and no kind of the mix has it", "leave it out, or add one, such as kfac=1")
+                )
+    if run.shrink == "gradient" and not run.schedule and all(n == run.interval for n in run.steps_per_interval.values()):
+        said = "shrink is 'gradient', and no kind has fewer steps per interval"
+        unused.append((said, "leave it out, or set steps_per_interval, such as kfac=3000"))
     used = {name for kind in run.mix for name, _ in run.optimizers_of(kind).values()}
     unused += [
         (f"optimizers.{name} is given, and no kind of the mix has it", f"leave it out, or add a kind, such as {name}=1")
@@ -104,6 +129,15 @@ def idle(run: Run) -> list[str]:
         if name not in used and table not in usual_options(run, name)
     ]
     return [f"{said}: it has no effect; {fix}." for said, fix in unused]
+
+
+def given_of_evolution(run: Run) -> dict[str, Any]:
+    """Return the settings of how a population evolves that are not their defaults, by name."""
+    own = {field.name: getattr(run, field.name) for field in dataclasses.fields(Run) if field.name in UNUSED_ALONE}
+    # A run sets the bound of a batch itself where the buffer is small.
+    own["bounds"] = {name: pair for name, pair in run.bounds.items() if (name, pair[1]) != ("batch_size", run.buffer_size)}
+    defaults = {field.name: field.default for field in dataclasses.fields(Run)} | {"bounds": {}}
+    return {name: value for name, value in own.items() if value != defaults[name]}
 
 
 def usual_options(run: Run, name: str) -> list[dict[str, Any]]:

@@ -107,6 +107,10 @@ def test_the_list_is_a_table_for_people_and_fits_80_columns(runs):
     for column in ("run", "environment", "mix", "steps", "best", "state"):
         assert any(re.search(rf"\b{column}\b", line) for line in lines[:4]), column
     assert any(line.split()[0] == "a" and line.rstrip().endswith("finished") for line in lines if line.strip())
+    below = " ".join(" ".join(lines).split())
+    assert f"c is damaged: '{runs}/c/metrics.jsonl' is damaged in line 1: 'interval' is missing" in below.replace(" /", "/")
+    assert "d is damaged: The settings in config.toml cannot be read: the configuration file" in below
+    assert "b/seed-1 is damaged" not in below
 
 
 def test_a_folder_without_runs_is_told(capsys, tmp_path):

@@ -229,8 +229,8 @@ def rewind(folder: RunFolder, run: Run, found: Checkpoint | None, about: dict[st
     try:
         metadata = folder.metadata()
     except UserError:
-        # Lost or damaged: what it says of the beginning is gone, and nothing depends on it.
-        metadata = {}
+        # Lost or damaged: when the run began, and what was said then, is gone.
+        metadata = dict(found.manifest["circumstances"] if found else folder.circumstances)
     now, interval = time.strftime("%Y-%m-%dT%H:%M:%S%z"), found.interval if found else 0
     resumed = {"time": now, "interval": interval, "steps": run.steps, **about, **folder.circumstances}
     # In this order: a kill in between leaves a run that can be resumed under its new length.

@@ -46,6 +46,8 @@ def run(flags: Flags) -> None:
     else:
         screen = console()
         screen.print(listing.table(found, top, screen.width))
+        for line in listing.reasons(found, top):
+            screen.print(printable(line), markup=False)
 
 
 def _outlines(top: str) -> list[dict[str, Any]]:

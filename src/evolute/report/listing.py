@@ -78,10 +78,9 @@ def table(found: Sequence[dict[str, Any]], top: Path | str, width: int = WIDTH) 
     for one in found:
         mix = " ".join(f"{kind}={count}" for kind, count in (one.get("mix") or {}).items())
         done, steps = one.get("steps_done") or 0, one.get("steps") or 0
-        name = os.path.relpath(one["folder"], top)
         rows.append(
             (
-                plain(name if name != "." else one["folder"]),
+                plain(name_of(one, top)),
                 plain(one.get("env") or "-"),
                 plain(mix or "-"),
                 f"{done:,}" if done >= steps else f"{done:,}/{steps:,}",
@@ -91,3 +90,20 @@ def table(found: Sequence[dict[str, Any]], top: Path | str, width: int = WIDTH) 
         )
     columns = ("run", "environment", "mix", "steps", "best", "state")
     return fitted(f"Runs in {top}", columns, rows, width, ("run", "environment", "mix", "state"), ("mix", "run"))
+
+
+def reasons(found: Sequence[dict[str, Any]], top: Path | str) -> list[str]:
+    """Return why runs of a folder count as damaged, a line each."""
+    lines = []
+    for one in found:
+        if one["state"] == "damaged":
+            first, *others = one["problems"]
+            more = f" And {len(others)} more, which --json shows." if others else ""
+            lines.append(f"{name_of(one, top)} is damaged: {first}{more}")
+    return lines
+
+
+def name_of(one: dict[str, Any], top: Path | str) -> str:
+    """Return what a run is called in a list of a folder."""
+    name = os.path.relpath(one["folder"], top)
+    return name if name != "." else one["folder"]

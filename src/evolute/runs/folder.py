@@ -42,7 +42,6 @@ EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
 FILES = (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE, RESULT_FILE, LOCK_FILE)
 FOLDERS = (BEST_FOLDER, CHECKPOINT_FOLDER, REPLAY_FOLDER)
-CURE = "restore the file from a copy"
 # What a process leaves that was killed while it made a folder for a run.
 BEGUN = {LOCK_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE} | {
     partial_name(name) for name in (CONFIG_FILE, METADATA_FILE, METRICS_FILE, EVENTS_FILE)
@@ -199,8 +198,13 @@ class RunFolder:
         """Return the run that config.toml describes; raises UserError where it cannot be read."""
         from evolute import toml
         from evolute.config import Run
+        from evolute.runs import cures
 
-        return Run(**toml.read(self.path / CONFIG_FILE))
+        try:
+            return Run(**toml.read(self.path / CONFIG_FILE))
+        except UserError as mistake:
+            helps = cures.of_settings(self)
+            raise UserError(f"{str(mistake).removesuffix('.')}; {helps}.") if helps else mistake from None
 
     def metrics(self, damage: list[str] | None = None) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl; a damaged one is named in `damage` where that is given, else raises UserError."""
@@ -224,7 +228,13 @@ class RunFolder:
         return self._read_json(RESULT_FILE, forms.RESULT, limits.RESULT_BYTES) if self.has_ended else None
 
     def best_policy(self) -> Policy:
-        """Return the best policy so far."""
+        """Return the best policy so far; raises UserError where there is none."""
+        metrics = self.path / METRICS_FILE
+        if not is_folder(self.path / BEST_FOLDER) and metrics.is_file() and metrics.stat().st_size == 0:
+            raise UserError(
+                f"no interval of the run in {str(self.path)!r} has ended yet, so it has no policy; wait for the end of the first "
+                "one, or go on with the run by `evolute resume`."
+            )
         return Policy.load(self.path / BEST_FOLDER)
 
     def about_best(self) -> dict[str, Any]:
@@ -239,10 +249,9 @@ class RunFolder:
             value = _parsed(read_at_most(self.path / name, most))
         except OSError as error:
             raise _unreadable(self.path / name, error) from None
-        if value is None:
-            raise UserError(f"{str(self.path / name)!r} is damaged: it must hold one JSON object; train the run again.")
-        if (wrong := forms.fault(value, form)) is not None:
-            raise UserError(f"{str(self.path / name)!r} is damaged: {wrong}; train the run again.")
+        wrong = "it must hold one JSON object" if value is None else forms.fault(value, form)
+        if value is None or wrong is not None:
+            raise UserError(f"{str(self.path / name)!r} is damaged: {wrong}; {_cure(self.path / name)}.")
         return value
 
     def _read_lines(self, name: str, fault: Callable[[Any], str | None], damage: list[str] | None) -> list[dict[str, Any]]:
@@ -265,7 +274,7 @@ class RunFolder:
                     if wrong is None and row is not None:
                         rows.append(row)
                         continue
-                    sentence = f"{str(path)!r} is damaged in line {number}: {wrong}; {CURE}."
+                    sentence = f"{str(path)!r} is damaged in line {number}: {wrong}; {_cure(path)}."
                     if damage is None:
                         raise UserError(sentence)
                     damage.append(sentence)
@@ -370,7 +379,14 @@ def not_writable(path: Path, error: OSError | ValueError) -> UserError:
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{str(path)!r} cannot be read: {error.strerror}; the run folder is incomplete, so train again.")
+    helps = _cure(path) if isinstance(error, FileNotFoundError) else "fix that first"
+    return UserError(f"{str(path)!r} cannot be read: {error.strerror}; {helps}.")
+
+
+def _cure(path: Path) -> str:
+    from evolute.runs.cures import cure
+
+    return cure(path)
 
 
 def _finite(value: Any) -> Any:

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from evolute import Run, UserError, train
+from evolute import Run, UserError, resume, train
+from evolute.commands.watching import train_seeds
 from evolute.environments.spaces import Shape
 from evolute.training import needs
 from evolute.training.host import Host
@@ -63,6 +64,7 @@ def test_a_run_that_does_not_fit_into_memory_is_refused_with_what_would(monkeypa
         "3 members with buffer_size 1000000 would take up to 0.71 GB of memory, and this machine has 0.70 GB; set buffer_size to"
     )
     assert said in str(mistake.value)
+    assert "--out" not in str(mistake.value)
     assert not (tmp_path / "run").exists()
     fits = int(str(mistake.value).partition("set buffer_size to at most ")[2].partition(", or")[0].replace(",", ""))
     need = needs.needs(dataclasses.replace(run, buffer_size=fits), 1, Shape(4, 1), 1)
@@ -71,11 +73,25 @@ def test_a_run_that_does_not_fit_into_memory_is_refused_with_what_would(monkeypa
 
 
 def test_a_run_that_does_not_fit_onto_the_disk_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 50_000})())
-    with pytest.raises(UserError, match=r"of disk, and '.*' has 50 kB left; choose smaller layers"):
-        train(RUN, tmp_path / "run")
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, tmp_path / "begun", stop, lambda _: None)
     # Without a folder nothing is written.
     train(dataclasses.replace(RUN, steps=30), note=lambda _: None)
+    monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 50_000})())
+    said = r"of disk, and '.*' has 50 kB left; choose smaller layers, or choose fewer members"
+    for begin in (
+        lambda: train(RUN, tmp_path / "run"),
+        lambda: train_seeds(RUN, [0], tmp_path / "run", None),
+    ):
+        with pytest.raises(UserError, match=rf"{said} or another folder with --out\.$"):
+            begin()
+    assert not (tmp_path / "run").exists()
+    # One that has begun stays where it is.
+    with pytest.raises(UserError, match=rf"{said}\.$"):
+        resume(tmp_path / "begun", note=lambda _: None)
 
 
 def test_a_limit_of_the_system_counts(monkeypatch, tmp_path):

@@ -98,15 +98,18 @@ def check(run: Run, need: Needs, folders: Sequence[Path], here: bool = True) -> 
         free = shutil.disk_usage(existing(folders[0])).free
         if need.disk > free:
             rest = free - CHECKPOINTS * need.learners
-            refuse(run, need.replay, rest, f"{size(need.disk)} of disk, and {str(folders[0])!r} has {size(free)} left")
+            # A run that goes on stays where it is.
+            begun = folders[0].is_dir() and any(folders[0].iterdir())
+            other = "" if begun else " or another folder with --out"
+            refuse(run, need.replay, rest, f"{size(need.disk)} of disk, and {str(folders[0])!r} has {size(free)} left", other)
 
 
-def refuse(run: Run, replay: int, room: float, said: str) -> None:
-    """Raise UserError with the number that would fit."""
+def refuse(run: Run, replay: int, room: float, said: str, other: str = "") -> None:
+    """Raise UserError with the number that would fit, and what else may be chosen."""
     fits = int(max(0.0, room) / replay * min(run.buffer_size, run.steps))
     advice = f"set buffer_size to at most {fits:,}" if fits >= 1_000 else "choose smaller layers"
     members = f"{len(run.kinds)} member{'s' if len(run.kinds) > 1 else ''} with buffer_size {run.buffer_size}"
-    raise UserError(f"{members} would take up to {said}; {advice}, or choose fewer members.")
+    raise UserError(f"{members} would take up to {said}; {advice}, or choose fewer members{other}.")
 
 
 def existing(path: Path) -> Path:

@@ -360,7 +360,9 @@ def test_what_exists_is_not_written_over(run, capsys, tmp_path):
     [
         ((), "--to is not given; choose from onnx, sb3, numpy, safetensors, hub, minari."),
         (("--to", "onxx"), "--to is 'onxx' (did you mean 'onnx'?); choose from"),
-        (("--to", "numpy", "--member", "last"), "--member is last; it must be a whole number"),
+        (("--to", "numpy", "--member", "last"), "--member is last; it must be best, or the number of a member, such as 0."),
+        (("--to", "numpy", "--member", "best0"), "--member is best0 (did you mean 'best'?); it must be best, or the number"),
+        (("--to", "numpy", "--member", "-1"), "--member is -1; it must be best, or the number of a member"),
         (("--to", "numpy", "--member", "7"), "has the members 0 to 2"),
         (("--to", "hub", "--license", "a: b"), "--license is 'a: b'; it must be a name of the Hugging Face Hub"),
     ],

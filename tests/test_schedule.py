@@ -207,8 +207,9 @@ def test_the_command_puts_replays_beside_the_population(capsys, population, tmp_
         cli.main(["replay", str(population), "--seeds", "7", "8", "--out", "replays"])
     out, err = capsys.readouterr()
     assert (end.value.code, err) == (0, "")
-    assert f"The winner of {population}: member " in out
+    assert f"The winner of {population}: the best policy is member " in out
     assert "The schedule with and without the population" in out
+    assert "; its line of ancestors has 6 copies." in out
     assert "replay, seed 7" in out
     assert "replay, seed 8" in out
     assert "(standard error over 2 seeds)" in out

@@ -153,7 +153,8 @@ class Run:
         default="pbt",
     )
     frequencies: tuple[int, ...] = setting(
-        "For mfpbt: evolutions from one of a sub-population's own to the next, for each sub-population.",
+        "For mfpbt: one number N for each sub-population, which takes part in every N-th evolution; the first is 1. "
+        "Members: a multiple of four times their count.",
         FREQUENCIES,
         "1 10 25 50",
         "evolutions",
@@ -193,7 +194,7 @@ class Run:
         default={},
     )
     init_from: str = setting(
-        "Run whose best policy, or folder of a policy, is every member's first actor; critics are new. none: start anew.",
+        "A run folder (its best policy) or a policy's folder: the actor that every member starts with. Critics start new.",
         PATH,
         "runs/first",
         default="none",

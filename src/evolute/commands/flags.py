@@ -47,9 +47,12 @@ WITHOUT_TOKEN = "Train on a Ray cluster of other machines although it asks nobod
 WithoutTokenFlag = tyro.conf.FlagCreatePairsOff[
     Annotated[bool, tyro.conf.arg(help=WITHOUT_TOKEN, help_behavior_hint="(default: refuse)")]
 ]
-STRAGGLERS = "Let the others go on where a worker is lost, and its members miss intervals; else they wait, and no number changes."
+STRAGGLERS = (
+    "When a worker is lost, go on without its members until it is replaced; the run then does not repeat. "
+    "Needs two workers or more."
+)
 StragglersFlag = tyro.conf.FlagCreatePairsOff[
-    Annotated[bool, tyro.conf.arg(help=STRAGGLERS, help_behavior_hint="(default: wait)")]
+    Annotated[bool, tyro.conf.arg(help=STRAGGLERS, help_behavior_hint="(default: wait, which changes no number)")]
 ]
 MEMBER = "Whose policy: best, the best policy of all, or a member's number, whose latest policy is taken."
 MemberFlag = Annotated[str, tyro.conf.arg(metavar="{best,INT}", help=MEMBER)]
@@ -230,7 +233,12 @@ def whole_number(flag: str, text: str, least: int) -> int:
 
 def member_of(text: str) -> int | None:
     """Return the number of the member whose policy is meant, None for the best of all; raises UserError where it is neither."""
-    return None if text == "best" else whole_number("--member", text, least=0)
+    if text == "best":
+        return None
+    number = value_of(text)
+    if type(number) is not int or number < 0:
+        raise UserError(f"--member is {text}{closest(text, ['best'])}; it must be best, or the number of a member, such as 0.")
+    return number
 
 
 def seconds(flag: str, text: str) -> float:

@@ -47,8 +47,9 @@ def run(flags: Flags) -> None:
         seeds = [(one.seed + 1) % 2**32] if flags.seeds is None else different(flags.seeds)
         admit(modules_of(one.env, one.wrap), flags.allow_import or ())
         if watcher is not None:
-            changes = f"{winner.exploits} change{'' if winner.exploits == 1 else 's'}"
-            watcher.say(f"The winner of {path}: member {winner.member} after {winner.steps:,} steps, by {changes} on its line.")
+            copies = f"{winner.exploits} cop{'y' if winner.exploits == 1 else 'ies'}"
+            best = f"the best policy is member {winner.member}'s after {winner.steps:,} steps"
+            watcher.say(f"The winner of {path}: {best}; its line of ancestors has {copies}.")
         ended = train_seeds(replace(one, seed=seeds[0]), seeds, flags.out, watcher, workers_of(flags) or 1)
         population = RunFolder.open(path).result()
     report(ended, watcher)

@@ -8,6 +8,7 @@ import pytest
 from evolute import options
 from evolute.commands import cli, flags, groups
 from evolute.config import Run
+from evolute.hyperparameters import BOUNDS
 
 
 @pytest.fixture(params=[80, 120])
@@ -77,3 +78,14 @@ def test_choices_are_shown_where_a_value_belongs(capsys):
     out = capsys.readouterr().out
     assert "--strategy {pbt,pb2,mfpbt,blind,none,replay}" in out
     assert re.search(r"usage: evolute train .*\bENV$", out, re.MULTILINE)
+
+
+def test_help_names_what_may_be_perturbed_with_its_bounds_and_has_no_empty_default(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    out = " ".join(re.sub(r"[^\w(),.:=' -]", "", capsys.readouterr().out).split())
+    assert "(default: )" not in out
+    perturb, bounds = re.search(r"--perturb .*?\(default:", out)[0], re.search(r"--bounds .*?\)", out)[0]
+    for name, (low, high) in BOUNDS.items():
+        assert name in perturb
+        assert f"{name}={low:g},{high:g}" in bounds.replace(", ", ",")

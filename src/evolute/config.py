@@ -54,7 +54,11 @@ class Run:
         default=0,
     )
     preset: str = setting(
-        "Where defaults come from: paper, sb3 or cleanrl.", choice(*PRESETS), "'paper'", common=True, default="paper"
+        "Where defaults come from: paper, sb3 or cleanrl (docs/settings.md has them side by side).",
+        choice(*PRESETS),
+        "'paper'",
+        common=True,
+        default="paper",
     )
 
     # what members learn by: a default is that of the first algorithm of the mix that has the setting
@@ -119,7 +123,7 @@ class Run:
         default={},
     )
     optimizers: dict[str, Any] = setting(
-        "Options by optimizer, such as kfac.damping=0.1 or kfac.actor.learning_rate=0.03.",
+        "Options by optimizer, such as kfac.damping=0.1 or kfac.actor.learning_rate=0.03 (docs/settings.md lists them).",
         TABLE,
         "kfac.damping=0.1",
         common=True,
@@ -146,8 +150,8 @@ class Run:
     )
     strategy: str = setting(
         "How exploits find new hyperparameters: 'pbt' perturbs them, 'pb2' fits a Gaussian process to what every member gained, "
-        "'mfpbt' has sub-populations that evolve at different frequencies. Controls: 'blind' copies and perturbs by chance, "
-        "'none' nobody; 'replay' has one member that follows a schedule.",
+        "'mfpbt' has sub-populations that evolve at different frequencies (with the default ones, a multiple of 16 members). "
+        "Controls: 'blind' copies and perturbs by chance, 'none' nobody; 'replay' has one member that follows a schedule.",
         choice("pbt", "pb2", "mfpbt", "blind", "none", "replay"),
         "'pbt'",
         default="pbt",
@@ -176,19 +180,20 @@ class Run:
         "Factors by which exploration multiplies a hyperparameter.", FACTORS, "0.8 1.2", default=(0.8, 1.2)
     )
     perturb: tuple[str, ...] = setting(
-        "Hyperparameters that exploration perturbs.",
+        f"Hyperparameters that exploration perturbs; without a name, none. They are {', '.join(Hyperparameters._fields)}.",
         NAMES,
         "batch_size",
         default=("batch_size", "actor_learning_rate", "critic_learning_rate", "actor_damping", "critic_damping"),
     )
     bounds: dict[str, Any] = setting(
-        "Least and largest value of a perturbed hyperparameter, such as batch_size=64,512.",
+        "Least and largest value of a perturbed hyperparameter, such as batch_size=64,512; a start outside of them is refused.",
         TABLE,
         "batch_size=64,512",
         default={},
     )
     initial: dict[str, Any] = setting(
-        "What each member's first hyperparameters are drawn from: LOW,HIGH log-uniformly, or one of three or more values.",
+        "What each member's first hyperparameters are drawn from: LOW,HIGH log-uniformly, or one of three or more values. "
+        "Names are those of perturb.",
         TABLE,
         "actor_learning_rate=0.0001,0.01",
         default={},

@@ -20,6 +20,7 @@ from evolute import limits
 from evolute.commands.foreign import POINTERS
 from evolute.commands.groups import MOST_USED, boxed, group_of_each, in_group, unboxed
 from evolute.errors import UserError, closest
+from evolute.options import shown
 
 # Characters of a line that help needs.
 NARROWEST = 40
@@ -76,6 +77,7 @@ def train_flags() -> Any:
     Left-out ones stay None, so that a preset, a file and flags can lie on top of each other.
     """
     from evolute.config import Run
+    from evolute.hyperparameters import BOUNDS
 
     hints, groups = typing.get_type_hints(Run), group_of_each(Run)
     defaults = Run("HalfCheetah-v4")
@@ -84,7 +86,11 @@ def train_flags() -> Any:
         kind, metavar = _flag_type(hints[field.name])
         if choices := field.metadata["rule"].choices:
             metavar = f"{{{','.join(choices)}}}"
-        default = _shown_default(getattr(defaults, field.name), field.metadata["unit"])
+        own = getattr(defaults, field.name)
+        if field.name == "bounds":
+            # They hold although none are given.
+            own = {name: f"{low:g},{high:g}" for name, (low, high) in BOUNDS.items()}
+        default = _shown_default(own, field.metadata["unit"])
         hint = "(needed, unless --config names it)" if field.name == "env" else f"(default: {default})"
         argument = tyro.conf.arg(help=field.metadata["help"], help_behavior_hint=hint, metavar=metavar)
         annotated: Any = Annotated[kind | None, argument]
@@ -135,12 +141,12 @@ def _flag_type(hint: Any) -> tuple[Any, str]:
 def _shown_default(value: Any, unit: str) -> str:
     if value is None:
         return "by preset"  # TD3 has no such setting.
-    if isinstance(value, dict):
-        if any(isinstance(item, dict) for item in value.values()):
-            return "by kind"  # The optimizers' options: a page of help cannot list them.
-        return " ".join(f"{k}={v}" for k, v in value.items()) or "none"
-    shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f"{shown.lower() if isinstance(value, bool) else shown} {unit}".rstrip()
+    if isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
+        return "by kind"  # The optimizers' options: a page of help cannot list them.
+    if value in ({}, ()):
+        return "none"
+    text = str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else shown(value)
+    return f"{text} {unit}".rstrip()
 
 
 def settings_of(flags: Any) -> dict[str, Any]:

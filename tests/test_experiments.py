@@ -169,9 +169,30 @@ def test_a_member_of_another_name_alone_is_adam():
         (("interval = 30", "intervall = 30"), "unknown setting 'intervall' (did you mean 'interval'?)"),
         (("mix = { adam = 2 }", "mix = { adma = 2 }"), "the arm 'adam' on InvertedPendulum-v4: "),
         (("[settings]", "include = ['nothing']\n[settings]"), "there is no experiment 'nothing'"),
-        (("[arms.adam]", "[[arms.adam]]"), "has no arms; give a table for each"),
+        (("[arms.adam]", "[[arms.adam]]"), "has arms.adam = [{'mix': {'adam': 2}}]; write a table, such as [arms.'adam']"),
+        ((OWN[OWN.index("[arms.adam]") :], ""), "has no arms; give a table for each"),
         (("[arms.adam]", "[arms.adam"), "is not valid TOML"),
         (("[arms.adam]", "[grid]\nseed = 3\n[arms.adam]"), "has a grid that is no table of lists"),
+        (
+            ("[arms.adam]", "[grid]\nmix = [1]\n'mix.adam' = [1]\n[arms.adam]"),
+            "'mix' and 'mix.adam', of which one holds the other",
+        ),
+        (("[settings]", "settings = 5\n[other]"), "has settings = 5; write a table, such as [settings]"),
+        (("[settings]", "by_env = { InvertedPendulum-v4 = 5 }\n[settings]"), "has by_env.InvertedPendulum-v4 = 5; write a table"),
+        (("[settings]", "[settings]\nseed = 3"), "has 'seed' in 'settings', which every run has from envs and seeds"),
+        (("[arms.adam]", "[arms.adam]\nenv = 'Hopper-v4'"), "has 'env' in 'adam', which every run has from envs and seeds"),
+        (
+            ('envs = ["InvertedPendulum-v4"]', 'envs = [["InvertedPendulum-v4"]]'),
+            "envs is ['InvertedPendulum-v4']; it must be one or more different environments",
+        ),
+        (('tables = ["returns"', 'tables = [["returns"]'), "tables is "),
+        (("[settings]", "scale = 5\n[settings]"), "has scale = 5; write a table, such as [scale]"),
+        (("[settings]", "scale = { small = 5 }\n[settings]"), "has scale.small = 5; write a table"),
+        (("[settings]", "scale = { small = { most_envs = 'a' } }\n[settings]"), "has most_envs = 'a'; write a whole number"),
+        (("[settings]", "scale = { small = { settings = 5 } }\n[settings]"), "the scale 'small' of the experiment"),
+        (("success = { I", "success = { i"), "has success on 'invertedPendulum-v4' (did you mean 'InvertedPendulum-v4'?)"),
+        (("[settings]", "published = 'table4'\n[settings]"), "has published = 'table4'"),
+        (("[settings]", "include = ['mixes-kfac', 'mixes-diag-ggn']\n[settings]"), "two experiments that have an arm '6-2' each"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, own, capsys, change, said):
@@ -209,6 +230,43 @@ def test_a_file_that_names_a_module_needs_leave(tmp_path, own, capsys):
     code, _, err = reproduce(capsys, own, "--out", tmp_path / "out")
     assert code == 2
     assert "--allow-import probe_envs" in err
+
+
+def test_settings_of_an_environment_lie_between_those_of_every_run_and_the_arms(own):
+    both = OWN.replace('envs = ["InvertedPendulum-v4"]', 'envs = ["InvertedPendulum-v4", "Hopper-v4"]')
+    scale = (
+        "settings = { batch_size = 16, learning_starts = 20, steps = 90, interval = 30 }\nby_env = { Hopper-v4 = { steps = 40 } }"
+    )
+    own.write_text(f"{both}interval = 10\n[by_env.Hopper-v4]\nsteps = 60\ninterval = 20\n[scale.small]\n{scale}\n")
+    found = {
+        (cell.env, cell.arm, scale): (cell.run.steps, cell.run.interval)
+        for scale in ("full", "small")
+        for cell in grid.cells(grid.load(str(own), scale), seeds=1)
+    }
+    assert found[("InvertedPendulum-v4", "adam", "full")] == (90, 30)
+    assert found[("Hopper-v4", "adam", "full")] == (60, 20)
+    assert found[("Hopper-v4", "mixed", "full")] == (60, 10)
+    assert found[("Hopper-v4", "adam", "small")] == (40, 20)
+
+
+def test_what_is_included_keeps_the_settings_of_its_own_experiment(tmp_path, own):
+    other = tmp_path / "other.toml"
+    other.write_text(
+        f"title = 'Other'\nenvs = ['InvertedPendulum-v4']\ninclude = [{str(own)!r}]\n[arms.mine]\nmix = {{ adam = 1 }}\n"
+    )
+    runs = {cell.arm: cell.run for cell in grid.cells(grid.load(str(other)), seeds=1)}
+    assert (runs["adam"].steps, runs["mine"].steps) == (90, 1_000_000)
+    assert runs["adam"] == grid.cells(grid.load(str(own)), arms=["adam"], seeds=1)[0].run
+
+
+def test_what_is_named_twice_counts_once(own):
+    experiment = grid.load(str(own))
+    assert len(grid.cells(experiment, ["InvertedPendulum-v4"] * 2, ["adam"] * 2)) == experiment.seeds
+
+
+def test_values_of_a_grid_that_are_nearly_equal_are_arms_of_their_own(own):
+    own.write_text(OWN + "[grid]\ntau = [0.1, 0.1000001]\n")
+    assert {"0.1", "0.1000001"} <= set(grid.load(str(own)).arms)
 
 
 # -------------------------------------------------------------------------------------------------------------- running

@@ -136,7 +136,7 @@ def load(name: str, scale: str = FULL, above: Sequence[str] = ()) -> Experiment:
     for env in values["success"]:
         if env not in (*known_envs, *values["envs"]):
             raise UserError(f"{where} has success on {env!r}{closest(env, values['envs'])}, which is none of its environments.")
-    if values["published"] and not published(values["published"]):
+    if values["published"] and values["published"] not in _published():
         asked, there = values["published"], sorted(_published())
         raise UserError(f"{where} has published = {asked!r}{closest(asked, there)}; choose from {', '.join(there)}.")
     arms = _included(values["include"], scale, (*above, name), where) | dict(table.get("arms", {}))
@@ -236,7 +236,16 @@ def cells(experiment: Experiment, envs: Sequence[str] = (), arms: Sequence[str] 
 
 def published(table: str) -> dict[str, dict[str, tuple[float, float]]]:
     """Return published means and standard deviations by environment and arm; empty where there are none."""
-    return {env: {arm: (pair[0], pair[1]) for arm, pair in row.items()} for env, row in _published().get(table, {}).items()}
+    rows = _published().get(table, {})
+    found = {env: {arm: (x[0], x[1]) for arm, x in row.items() if isinstance(x, list)} for env, row in rows.items()}
+    return {env: row for env, row in found.items() if row}
+
+
+def published_percent(table: str) -> dict[str, dict[str, float]]:
+    """Return published improvements in percent by environment, over single agents and over populations of Adam."""
+    return {
+        env: {over: x for over, x in row.items() if not isinstance(x, list)} for env, row in _published().get(table, {}).items()
+    }
 
 
 def _published() -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Flags:
     arms: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ARM ...", help_behavior_hint="(default: all)")] = None
     """Only these of its arms."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the experiment's)")] = None
-    """How many repetitions."""
+    """How many repetitions, such as 3 for the seeds 0, 1 and 2."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
     """Folder for runs, records, tables and figures; what is there already is not trained again."""
     jobs: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one for each core)")] = None

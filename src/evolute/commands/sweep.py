@@ -30,7 +30,7 @@ class Flags:
     scale: Annotated[str, tyro.conf.arg(metavar="{full,small,smoke}")] = "full"
     """full: as the file says; small: within hours; smoke: within minutes."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the file's)")] = None
-    """How many repetitions."""
+    """How many repetitions, such as 3 for the seeds 0, 1 and 2."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
     """Folder for runs and records; on a cluster all machines must share it, unless there is a storage."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: none)")] = None

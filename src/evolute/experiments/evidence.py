@@ -103,7 +103,7 @@ def of_folders(folders: Sequence[RunFolder]) -> Evidence:
     """
     runs = [folder.run() for folder in folders]
     groups = grouped(runs, [str(folder.path) for folder in folders])
-    labels = named([runs[members[0]] for members in groups], [folders[members[0]].path.name for members in groups])
+    labels = named([runs[members[0]] for members in groups], [str(folders[members[0]].path) for members in groups])
     arms = {label: {"mix": runs[members[0]].mix} for label, members in zip(labels, groups, strict=True)}
     found: dict[str, dict[str, list[Record]]] = {run.env: {label: [] for label in labels} for run in runs}
     for label, members in zip(labels, groups, strict=True):
@@ -152,11 +152,11 @@ def grouped(runs: Sequence[Run], places: Sequence[str]) -> list[list[int]]:
 
 
 def named(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """Return what arms are called: the mix, what is not as in the first one, and the run's name where that tells nothing.
+    """Return what arms are called: the mix, what is not as in the first one, and the run's folder where that tells nothing.
 
     Args:
         runs: one of each arm.
-        names: of their folders.
+        names: of their folders, all different.
     """
     labels = []
     for run in runs:

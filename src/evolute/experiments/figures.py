@@ -10,7 +10,7 @@ import numpy as np
 
 from evolute.errors import UserError
 from evolute.experiments.evidence import Evidence, Record
-from evolute.experiments.grid import combination
+from evolute.experiments.grid import combination, settings_of
 from evolute.report import statistics
 
 if TYPE_CHECKING:
@@ -204,7 +204,9 @@ MAKERS: dict[str, Callable[[Evidence], "Figure | None"]] = {
 
 
 def _steps(evidence: Evidence) -> str:
-    return CLOCK if any("steps_per_interval" in settings for settings in evidence.experiment.arms.values()) else MEMBERS
+    experiment = evidence.experiment
+    settings = [settings_of(experiment, env, arm) for env in experiment.envs for arm in experiment.arms]
+    return CLOCK if any("steps_per_interval" in table for table in settings) else MEMBERS
 
 
 def _scale(returns: np.ndarray) -> float | None:

@@ -219,19 +219,22 @@ def cells(experiment: Experiment, envs: Sequence[str] = (), arms: Sequence[str] 
                     f"there is no {what} {one!r} in the experiment{closest(one, there)}; choose from {', '.join(there)}."
                 )
     found = []
-    for seed, env, (arm, own) in itertools.product(
-        range(experiment.seeds if seeds is None else seeds), dict.fromkeys(envs or experiment.envs), experiment.arms.items()
+    for seed, env, arm in itertools.product(
+        range(experiment.seeds if seeds is None else seeds), dict.fromkeys(envs or experiment.envs), experiment.arms
     ):
         if arms and arm not in arms:
             continue
         try:
-            common = overlay.merge(experiment.settings, experiment.by_env.get(env, {}))
-            settings = overlay.merge(common, {**own, "env": env, "seed": seed})
-            run = Run(**_known(settings))
+            run = Run(**_known({**settings_of(experiment, env, arm), "env": env, "seed": seed}))
         except UserError as mistake:
             raise UserError(f"the arm {arm!r} on {env}: {mistake}") from None
         found.append(Cell(env, arm, run, experiment.evaluation_steps, experiment.workers))
     return found
+
+
+def settings_of(experiment: Experiment, env: str, arm: str) -> dict[str, Any]:
+    """Return the settings of an arm's runs on an environment: those of every run, of the environment and of the arm."""
+    return overlay.merge(overlay.merge(experiment.settings, experiment.by_env.get(env, {})), experiment.arms[arm])
 
 
 def published(table: str) -> dict[str, dict[str, tuple[float, float]]]:

@@ -48,19 +48,19 @@ def compared(evidence: Evidence) -> Table:
     """Every arm beside the reference: interquartile means, probability of improvement, and a corrected p value."""
     reference = evidence.experiment.reference
     pairs = [(env, arm) for env, arms in evidence.found.items() for arm in arms if arm in evidence.others() and reference in arms]
-    returns = {(env, arm): evidence.returns(env, arm) for env, arms in evidence.found.items() for arm in arms}
-    p_values = {f"{env} {arm}": statistics.difference(returns[env, arm], returns[env, reference]) for env, arm in pairs}
+    scores = {(env, arm): evidence.returns(env, arm) for env, arms in evidence.found.items() for arm in arms}
+    p_values = {f"{env} {arm}": statistics.difference(scores[env, arm], scores[env, reference]) for env, arm in pairs}
     corrected, rows = statistics.holm(p_values), []
     for env, arm in pairs:
-        ours, theirs = returns[env, arm], returns[env, reference]
-        means = [middle(evidence.sound(env, name), len(returns[env, name])) for name in (arm, reference)]
+        ours, theirs = scores[env, arm], scores[env, reference]
+        means = [middle(evidence.sound(env, name), len(scores[env, name])) for name in (arm, reference)]
         key, better = f"{env} {arm}", ""
         if len(ours) and len(theirs):
             better = between(statistics.probability_of_improvement([ours], [theirs]), "{:.2f}")
         tests = [p(p_values[key]), p(corrected[key])] if better else ["", ""]
         rows.append([env, arm, str(len(ours)), *means, better, *tests])
     for arm in evidence.others():
-        both = [(returns[env, arm], returns[env, reference]) for env, other in pairs if other == arm]
+        both = [(scores[env, arm], scores[env, reference]) for env, other in pairs if other == arm]
         both = [(ours, theirs) for ours, theirs in both if len(ours) and len(theirs)]
         if len(both) > 1:
             better = statistics.probability_of_improvement([ours for ours, _ in both], [theirs for _, theirs in both])
@@ -68,7 +68,7 @@ def compared(evidence: Evidence) -> Table:
                 [f"all {len(both)}", arm, str(sum(len(ours) for ours, _ in both)), "", "", between(better, "{:.2f}"), "", ""]
             )
     tested = [(env, arm) for env, arm in pairs if not math.isnan(p_values[f"{env} {arm}"])]
-    lowest = [statistics.least_difference(len(returns[env, arm]), len(returns[env, reference])) for env, arm in tested]
+    lowest = [statistics.least_difference(len(scores[env, arm]), len(scores[env, reference])) for env, arm in tested]
     notes = [
         "Interquartile means with 95% bootstrap intervals; probability that a run beats one of the reference, with the same, "
         "drawn within each environment. Intervals of few runs are too narrow: those of five hold the truth in 89% of cases.",
@@ -99,7 +99,7 @@ def improvements(evidence: Evidence) -> Table:
     published = grid.published_percent(experiment.published)
     for env, arms in evidence.found.items():
         means = {arm: float(np.mean(evidence.sound(env, arm))) for arm in arms if len(evidence.sound(env, arm))}
-        mixed = {arm: mean for arm, mean in means.items() if len(experiment.arms[arm].get("mix", {})) > 1}
+        mixed = {arm: mean for arm, mean in means.items() if len(grid.settings_of(experiment, env, arm).get("mix", {})) > 1}
         if mixed:
             best = max(mixed, key=lambda arm: mixed[arm])
             rows.append([env, best, *(percent(mixed[best], means.get(over)) for over in ("adam", experiment.reference))])
@@ -155,7 +155,7 @@ def ancestors(evidence: Evidence) -> Table:
     rows = []
     for env, arms in evidence.found.items():
         for arm, runs in arms.items():
-            mix = evidence.experiment.arms[arm].get("mix", {})
+            mix = grid.settings_of(evidence.experiment, env, arm).get("mix", {})
             for kind in mix if len(mix) > 1 and runs else ():
                 share = statistics.bootstrap([evidence.shares(env, arm, kind)], lambda scores: float(np.mean(scores[0])), 2_000)
                 won = sum(record["winner"]["kind"] == kind for record in runs)

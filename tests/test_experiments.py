@@ -448,6 +448,15 @@ def test_a_run_that_failed_counts_as_worse_than_any_other_and_in_no_mean(tmp_pat
             figures.draw(all_failed, name, tmp_path)
 
 
+def test_a_mix_of_every_run_is_that_of_its_arms(tmp_path, own):
+    own.write_text(
+        OWN.replace("mix = { adam = 2 }", "tau = 0.01").replace("mix = { adam = 1, sgd = 1 }", "tau = 0.02")
+        + "[by_env.InvertedPendulum-v4]\nmix = { adam = 1, sgd = 1 }\n"
+    )
+    rows = tables.ancestors(made(tmp_path, own)).rows
+    assert [row[1:4] for row in rows] == [[arm, kind, "50%"] for arm in ("adam", "mixed") for kind in ("adam", "sgd")]
+
+
 def test_a_probability_over_all_environments_stands_below_the_rows_of_each(tmp_path, own):
     own.write_text(OWN.replace('envs = ["InvertedPendulum-v4"]', 'envs = ["InvertedPendulum-v4", "InvertedDoublePendulum-v4"]'))
     found = made(tmp_path, own, {("adam", 0): 1.0, ("adam", 1): 2.0, ("mixed", 0): 3.0, ("mixed", 1): 4.0})

@@ -10,9 +10,10 @@ import tomllib
 import numpy as np
 import pytest
 
-from evolute import Run, overlay, train
+from evolute import Run, UserError, overlay, train
 from evolute.commands import cli
 from evolute.experiments import costs, evidence, figures, grid, page, records, tables
+from evolute.experiments.cell import train_cell
 from evolute.experiments.grid import Experiment
 from evolute.runs.folder import RunFolder
 from faults import evolute, finish, start, wait_until, workers_of
@@ -76,6 +77,7 @@ def test_every_experiment_is_of_valid_runs(name, scale):
     assert (changed == {}) == (scale == "full")
     for arm in grid.published(experiment.published).values() if experiment.published else ():
         assert set(experiment.arms) <= set(arm)
+    assert set(experiment.success) <= set(grid.load(name).envs)
 
 
 def test_full_is_the_papers_protocol():
@@ -122,6 +124,9 @@ def test_published_numbers_are_those_of_the_paper():
     }
     assert grid.published("table2_single_agent")["HalfCheetah-v4"]["kfac"] == (8696, 1081)
     assert grid.published("no such table") == {}
+    table5 = "table5_improvement_percent_diag_ggn"
+    assert (grid.published(table5), grid.published_percent(table5)["Ant-v4"]) == ({}, {"single": -16, "pbt_adam": -9})
+    assert grid.load("improvements-diag-ggn").published == table5
 
 
 def test_equal_cells_of_different_experiments_are_one():
@@ -169,9 +174,30 @@ def test_a_member_of_another_name_alone_is_adam():
         (("interval = 30", "intervall = 30"), "unknown setting 'intervall' (did you mean 'interval'?)"),
         (("mix = { adam = 2 }", "mix = { adma = 2 }"), "the arm 'adam' on InvertedPendulum-v4: "),
         (("[settings]", "include = ['nothing']\n[settings]"), "there is no experiment 'nothing'"),
-        (("[arms.adam]", "[[arms.adam]]"), "has no arms; give a table for each"),
+        (("[arms.adam]", "[[arms.adam]]"), "has arms.adam = [{'mix': {'adam': 2}}]; write a table, such as [arms.'adam']"),
+        ((OWN[OWN.index("[arms.adam]") :], ""), "has no arms; give a table for each"),
         (("[arms.adam]", "[arms.adam"), "is not valid TOML"),
         (("[arms.adam]", "[grid]\nseed = 3\n[arms.adam]"), "has a grid that is no table of lists"),
+        (
+            ("[arms.adam]", "[grid]\nmix = [1]\n'mix.adam' = [1]\n[arms.adam]"),
+            "'mix' and 'mix.adam', of which one holds the other",
+        ),
+        (("[settings]", "settings = 5\n[other]"), "has settings = 5; write a table, such as [settings]"),
+        (("[settings]", "by_env = { InvertedPendulum-v4 = 5 }\n[settings]"), "has by_env.InvertedPendulum-v4 = 5; write a table"),
+        (("[settings]", "[settings]\nseed = 3"), "has 'seed' in 'settings', which every run has from envs and seeds"),
+        (("[arms.adam]", "[arms.adam]\nenv = 'Hopper-v4'"), "has 'env' in 'adam', which every run has from envs and seeds"),
+        (
+            ('envs = ["InvertedPendulum-v4"]', 'envs = [["InvertedPendulum-v4"]]'),
+            "envs is ['InvertedPendulum-v4']; it must be one or more different environments",
+        ),
+        (('tables = ["returns"', 'tables = [["returns"]'), "tables is "),
+        (("[settings]", "scale = 5\n[settings]"), "has scale = 5; write a table, such as [scale]"),
+        (("[settings]", "scale = { small = 5 }\n[settings]"), "has scale.small = 5; write a table"),
+        (("[settings]", "scale = { small = { most_envs = 'a' } }\n[settings]"), "has most_envs = 'a'; write a whole number"),
+        (("[settings]", "scale = { small = { settings = 5 } }\n[settings]"), "the scale 'small' of the experiment"),
+        (("success = { I", "success = { i"), "has success on 'invertedPendulum-v4' (did you mean 'InvertedPendulum-v4'?)"),
+        (("[settings]", "published = 'table4'\n[settings]"), "has published = 'table4'"),
+        (("[settings]", "include = ['mixes-kfac', 'mixes-diag-ggn']\n[settings]"), "two experiments that have an arm '6-2' each"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, own, capsys, change, said):
@@ -205,10 +231,53 @@ def test_a_wrong_option_is_one_sentence(tmp_path, monkeypatch, capsys, words, sa
 
 
 def test_a_file_that_names_a_module_needs_leave(tmp_path, own, capsys):
-    own.write_text(OWN.replace('"InvertedPendulum-v4"', '"probe_envs:Noisy-v0"'))
+    own.write_text(
+        OWN.replace('"InvertedPendulum-v4"', '"probe_envs:Noisy-v0"').replace("InvertedPendulum-v4", "'probe_envs:Noisy-v0'")
+    )
     code, _, err = reproduce(capsys, own, "--out", tmp_path / "out")
     assert code == 2
     assert "--allow-import probe_envs" in err
+    # Tables of what is there need no module.
+    code, said, err = reproduce(capsys, own, "--out", tmp_path / "out", "--tables")
+    assert (code, err) == (0, "")
+    assert "0 of 4 runs" in said
+
+
+def test_settings_of_an_environment_lie_between_those_of_every_run_and_the_arms(own):
+    both = OWN.replace('envs = ["InvertedPendulum-v4"]', 'envs = ["InvertedPendulum-v4", "Hopper-v4"]')
+    scale = (
+        "settings = { batch_size = 16, learning_starts = 20, steps = 90, interval = 30 }\nby_env = { Hopper-v4 = { steps = 40 } }"
+    )
+    own.write_text(f"{both}interval = 10\n[by_env.Hopper-v4]\nsteps = 60\ninterval = 20\n[scale.small]\n{scale}\n")
+    found = {
+        (cell.env, cell.arm, scale): (cell.run.steps, cell.run.interval)
+        for scale in ("full", "small")
+        for cell in grid.cells(grid.load(str(own), scale), seeds=1)
+    }
+    assert found[("InvertedPendulum-v4", "adam", "full")] == (90, 30)
+    assert found[("Hopper-v4", "adam", "full")] == (60, 20)
+    assert found[("Hopper-v4", "mixed", "full")] == (60, 10)
+    assert found[("Hopper-v4", "adam", "small")] == (40, 20)
+
+
+def test_what_is_included_keeps_the_settings_of_its_own_experiment(tmp_path, own):
+    other = tmp_path / "other.toml"
+    other.write_text(
+        f"title = 'Other'\nenvs = ['InvertedPendulum-v4']\ninclude = [{str(own)!r}]\n[arms.mine]\nmix = {{ adam = 1 }}\n"
+    )
+    runs = {cell.arm: cell.run for cell in grid.cells(grid.load(str(other)), seeds=1)}
+    assert (runs["adam"].steps, runs["mine"].steps) == (90, 1_000_000)
+    assert runs["adam"] == grid.cells(grid.load(str(own)), arms=["adam"], seeds=1)[0].run
+
+
+def test_what_is_named_twice_counts_once(own):
+    experiment = grid.load(str(own))
+    assert len(grid.cells(experiment, ["InvertedPendulum-v4"] * 2, ["adam"] * 2)) == experiment.seeds
+
+
+def test_values_of_a_grid_that_are_nearly_equal_are_arms_of_their_own(own):
+    own.write_text(OWN + "[grid]\ntau = [0.1, 0.1000001]\n")
+    assert {"0.1", "0.1000001"} <= set(grid.load(str(own)).arms)
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -304,10 +373,10 @@ def test_a_damaged_record_is_named(tmp_path, own, capsys, damage, said):
 # ------------------------------------------------------------------------------------------------------------- evidence
 
 
-def made(out, own, finals=None):
-    """Write records as runs leave them, with made-up returns, and return what they are evidence of."""
+def made(out, own, finals=None, envs=()):
+    """Write records as runs leave them, with made-up returns, and return what they are evidence of; None is a run that failed."""
     experiment = grid.load(str(own))
-    for cell in grid.cells(experiment):
+    for cell in grid.cells(experiment, envs):
         mean = (finals or {}).get((cell.arm, cell.run.seed), 10.0 * cell.run.seed)
         record = {
             "format": records.FORMAT,
@@ -315,12 +384,14 @@ def made(out, own, finals=None):
             "evaluation_steps": cell.evaluation_steps,
             "curve": {
                 "steps": [30, 60, 90],
-                "best": [0.0, mean / 2, mean],
+                "best": [0.0, mean and mean / 2, mean],
                 "gradient_steps": [20, 80, 140],
                 "processor_seconds": [1.0, 2.0, 4.0],
             },
             "winner": {"member": 0, "kind": "adam", "fitness": mean},
             "ancestors": ["adam", "adam", cell.run.kinds[-1]],
+            "seconds": {"learn": [9.0, 2.0, 3.0], "evaluate": [1.0, 1.0, 1.0]},
+            "stopped": None if mean is not None else 90,
             "final": {"mean": mean, "std": 1.0, "episodes": 3},
         }
         records.write(out, cell.run, record)
@@ -345,7 +416,64 @@ def test_tables_say_what_the_records_say(tmp_path, own):
     assert success["mixed"][5] == "60"
     shares = {row[2]: row[3:5] for row in by_name["ancestors"].rows}
     assert shares["sgd"] == ["50%", "33% [33%, 33%]"]
-    assert by_name["seconds"].rows == [["InvertedPendulum-v4", "250.0", "250.0"]]
+    assert [row[1:] for row in by_name["seconds"].rows] == [
+        ["processor, 10,000 gradient steps of a member", "250.0", "250.0"],
+        ["processor, an interval of the population", "1.5", "1.5"],
+        ["wall clock, an interval of the population", "3.5", "3.5"],
+    ]
+    # Two against two can say no more than that.
+    assert "Comparisons made here: 1;" in by_name["compared"].notes[1]
+    assert by_name["compared"].notes[2] == "It cannot be less than 0.333 with these runs, whatever they are."
+
+
+def test_a_run_that_failed_counts_as_worse_than_any_other_and_in_no_mean(tmp_path, own):
+    own.write_text(OWN.replace("seeds = 2", "seeds = 3"))
+    finals = {("adam", seed): -1e9 for seed in range(3)} | {("mixed", 0): None, ("mixed", 1): None, ("mixed", 2): 6.0}
+    found = made(tmp_path, own, finals)
+    [[_, _, adam, mixed]] = tables.returns(found).rows
+    assert mixed == "6 (1), 2 failed"
+    assert tables.FAILED in tables.returns(found).notes
+    [row] = tables.compared(found).rows
+    # One of the three beats all of the reference's.
+    assert row[5].startswith("0.33 ")
+    assert {row[1]: row[3] for row in tables.success(found).rows}["mixed"].startswith("33%")
+    assert adam.endswith("(3)")
+    # With no sound run at all there is no mean.
+    all_failed = made(tmp_path, own, {("mixed", seed): None for seed in range(3)})
+    assert tables.returns(all_failed).rows[0][3] == "3 failed"
+    assert tables.compared(all_failed).rows[0][3] == "3 failed"
+    if pytest.importorskip("matplotlib"):
+        for name in found.experiment.figures:
+            figures.draw(found, name, tmp_path)
+            figures.draw(all_failed, name, tmp_path)
+
+
+def test_a_mix_of_every_run_is_that_of_its_arms(tmp_path, own):
+    own.write_text(
+        OWN.replace("mix = { adam = 2 }", "tau = 0.01").replace("mix = { adam = 1, sgd = 1 }", "tau = 0.02")
+        + "[by_env.InvertedPendulum-v4]\nmix = { adam = 1, sgd = 1 }\n"
+    )
+    rows = tables.ancestors(made(tmp_path, own)).rows
+    assert [row[1:4] for row in rows] == [[arm, kind, "50%"] for arm in ("adam", "mixed") for kind in ("adam", "sgd")]
+
+
+def test_a_probability_over_all_environments_stands_below_the_rows_of_each(tmp_path, own):
+    own.write_text(OWN.replace('envs = ["InvertedPendulum-v4"]', 'envs = ["InvertedPendulum-v4", "InvertedDoublePendulum-v4"]'))
+    found = made(tmp_path, own, {("adam", 0): 1.0, ("adam", 1): 2.0, ("mixed", 0): 3.0, ("mixed", 1): 4.0})
+    *_, last = tables.compared(found).rows
+    assert last == ["all 2", "mixed", "4", "", "", "1.00 [1.00, 1.00]", "", ""]
+
+
+def test_profiles_leave_out_environments_without_a_scale(tmp_path, own):
+    pytest.importorskip("matplotlib")
+    assert figures.MAKERS["profiles"](made(tmp_path, own, {("adam", 0): 9.0, ("adam", 1): 10.0})) is not None
+    assert figures.MAKERS["profiles"](made(tmp_path, own, {("adam", 0): -9.0, ("adam", 1): 10.0})) is None
+    assert figures.MAKERS["profiles"](made(tmp_path, own, {("adam", 0): -9.0, ("adam", 1): -10.0})) is None
+
+
+def test_no_two_of_many_lines_look_alike():
+    styles = [figures._style(number) for number in range(32)]
+    assert len({(style["color"], style["linestyle"]) for style in styles}) == 32
 
 
 def test_what_was_not_run_is_said(tmp_path, own):
@@ -353,6 +481,7 @@ def test_what_was_not_run_is_said(tmp_path, own):
     assert (found.asked, found.ended) == (4, 0)
     assert tables.returns(found).rows == [["InvertedPendulum-v4", "here", "not run", "not run"]]
     assert [row[3] for row in tables.compared(found).rows] == ["not run"]
+    assert "Comparisons made here: 0;" in tables.compared(found).notes[1]
     assert [row[3] for row in tables.success(found).rows] == ["not run", "not run"]
     assert all(figures.MAKERS[name](found) is None for name in found.experiment.figures)
 
@@ -435,6 +564,48 @@ def test_a_run_that_fails_is_named_and_tried_again(tmp_path, own, capsys):
     assert reproduce(capsys, *words, "--out", out)[0] == 0
 
 
+def test_a_run_whose_members_all_diverge_has_a_record_and_the_page_is_written(tmp_path, own, capsys):
+    own.write_text(
+        OWN.replace("mix = { adam = 1, sgd = 1 }", "mix = { sgd = 1 }\noptimizers = { sgd = { learning_rate = 1e30 } }")
+    )
+    words, out = [own, "--seeds", "1", "--jobs", "1", "--out", tmp_path / "out"], tmp_path / "out"
+    code, said, err = reproduce(capsys, *words)
+    assert code == 0, err
+    assert "InvertedPendulum-v4 mixed seed 0: failed, every member had diverged after 30 steps" in said
+    assert "note: every member is in quarantine" in said
+    assert ", 1 failed" not in (page := (out / "mine" / "README.md").read_text())
+    assert "| 1 failed |" in page
+    [record] = [record for record in records.read_all(out).values() if record["stopped"] is not None]
+    assert (record["stopped"], record["curve"]["steps"], record["final"]["mean"]) == (30, [30], None)
+    # The same after the process was lost before the record was written.
+    before = {path.name: path.read_bytes() for path in (out / "records").iterdir()}
+    for path in (out / "records").iterdir():
+        path.unlink()
+    assert reproduce(capsys, *words)[0] == 0
+    assert {path.name: path.read_bytes() for path in (out / "records").iterdir()} == before
+
+
+def test_a_new_run_is_not_told_by_an_earlier_ones_policy(tmp_path, own):
+    words = one_run(own, 90)[1:]
+    [cell] = grid.cells(grid.load(str(own)), arms=["mixed"], seeds=1)
+    name, out = records.name(cell.run, 60), tmp_path / "out"
+
+    def result(keep):
+        record = train_cell(cell.run, 60, out, 1, keep, lambda steps: None, lambda sentence: None)
+        return record["final"], (out / "policies" / name / "policy.safetensors").read_bytes()
+
+    assert words
+    whole = result(keep=True)
+    # An earlier run's, or half of one.
+    for left in ("policy.json", "policy.safetensors"):
+        (out / "policies" / name / left).write_bytes(b"")
+        assert result(keep=True) == whole
+    shutil.rmtree(out / "runs")
+    assert result(keep=False) == whole
+    # Without its checkpoints what was kept is all there is.
+    assert result(keep=False) == whole
+
+
 # ------------------------------------------------------------------------------------------------------------- comparing
 
 
@@ -450,6 +621,33 @@ def test_any_runs_are_compared(tmp_path, own, capsys):
     finals = [RunFolder.open(tmp_path / name).result()["best"]["return_mean"] for name in ("one", "two")]
     assert f"{np.mean(finals):.0f} ± {np.std(finals, ddof=1):.0f} (2)" in out
     assert (tmp_path / "out" / "returns.csv").is_file()
+
+
+def label_of(runs):
+    groups = evidence.grouped(runs, [f"runs/{number}" for number in range(len(runs))])
+    labels = evidence.named([runs[members[0]] for members in groups], [f"run{members[0]}" for members in groups])
+    return dict(zip(labels, groups, strict=True))
+
+
+def test_runs_are_one_arm_where_they_differ_by_environment_and_seed_alone():
+    one = Run("Hopper-v4", mix={"adam": 2})
+    rate = dataclasses.replace(one, optimizers={"adam": {"learning_rate": 0.01}}, seed=1)
+    assert label_of([one, dataclasses.replace(one, seed=1), rate]) == {
+        "adam=2": [0, 1],
+        "adam=2 optimizers.adam.actor.learning_rate=0.01 optimizers.adam.critic.learning_rate=0.01": [2],
+    }
+    # The fourth difference tells them apart, too.
+    three = dataclasses.replace(one, tau=0.01, discount=0.9, policy_delay=3)
+    four = dataclasses.replace(three, strategy="none", seed=1)
+    assert sorted(map(len, label_of([one, three, four]).values())) == [1, 1, 1]
+    # Presets of environments differ, and a setting that is the same everywhere does not.
+    swimmer = Run("Swimmer-v4", mix={"adam": 2})
+    assert label_of([one, swimmer]) == {"adam=2": [0, 1]}
+    assert label_of([dataclasses.replace(one, tau=0.01), dataclasses.replace(swimmer, tau=0.01)]) == {"adam=2": [0, 1]}
+    alike = dataclasses.replace(swimmer, discount=0.99, seed=1)
+    assert sorted(label_of([one, swimmer, alike]).values()) == [[0, 1], [2]]
+    with pytest.raises(UserError, match="'runs/0' and 'runs/1' have the same settings and seed"):
+        label_of([one, one])
 
 
 def test_runs_that_have_not_ended_cannot_be_compared(tmp_path, capsys):

@@ -94,6 +94,26 @@ def test_survival_is_kaplan_and_meiers_product(runs):
     expected = kaplan_meier(times.tolist(), succeeded.tolist())
     assert dict(zip(at.tolist(), share.tolist(), strict=True)) == pytest.approx(expected)
     assert ((low <= share + 1e-12) & (share <= high + 1e-12)).all()
+    # Few runs never leave no doubt.
+    assert (high - low > 0.01).all()
+
+
+def test_survival_before_the_first_success_is_as_doubtful_as_a_rate_of_zero():
+    _, share, low, high = statistics.survival(Waits(np.full(4, 10.0), np.full(4, False)))
+    assert (share[0], high[0]) == (1.0, 1.0)
+    assert low[0] == pytest.approx(1 - statistics.success_rate(0, 4).high)
+
+
+@pytest.mark.parametrize("runs", range(2, 41, 2))
+def test_half_is_half_for_any_number_of_runs(runs):
+    times = np.arange(1.0, runs + 1)
+    assert statistics.median_wait(Waits(times, times <= runs / 2)) == runs / 2
+
+
+def test_the_least_p_is_that_of_runs_that_all_differ():
+    assert statistics.least_difference(4, 4) == pytest.approx(2 / 70)
+    assert statistics.least_difference(5, 5) == pytest.approx(2 / 252)
+    assert math.isnan(statistics.least_difference(1, 5))
 
 
 def test_half_of_the_runs_may_never_succeed():

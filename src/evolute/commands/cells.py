@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evolute.commands.flags import whole_number
 from evolute.commands.watching import admit
-from evolute.errors import RunStopped
+from evolute.errors import RunStopped, UserError
 from evolute.streams import complain
 
 if TYPE_CHECKING:
@@ -39,8 +39,18 @@ def missing_of(cells: "Sequence[Cell]", out: Path) -> "list[Cell]":
     return list(found.values())
 
 
-def train_missing(missing: "list[Cell]", seats: "Seats", quiet: bool) -> None:
-    """Train cells while showing them; raises RunStopped where some failed."""
+def ready(out: Path) -> None:
+    """Make the folder of runs before they train; raises UserError where that cannot be done."""
+    from evolute.files import make_folder
+
+    try:
+        make_folder(out)
+    except RunStopped as stop:
+        raise UserError(f"{stop} Or choose another folder with --out.") from None
+
+
+def train_missing(missing: "list[Cell]", seats: "Seats", quiet: bool) -> str:
+    """Train cells while showing them; return what to say where some failed, in words."""
     from evolute.experiments.jobs import train_all
     from evolute.experiments.progress import Shown
     from evolute.interruption import Interrupted, stopping_gently
@@ -51,5 +61,4 @@ def train_missing(missing: "list[Cell]", seats: "Seats", quiet: bool) -> None:
     except Interrupted:
         complain("stopped. The same command goes on from the last checkpoints.")
         raise
-    if failed:
-        raise RunStopped(f"{len(failed)} of {len(missing)} runs failed (see above); the same command tries them again.")
+    return f"{len(failed)} of {len(missing)} runs failed (see above); the same command tries them again." if failed else ""

@@ -8,7 +8,7 @@ import tyro
 from rich.markup import escape
 
 from evolute.commands.report import run_folders
-from evolute.errors import UserError, printable
+from evolute.errors import RunStopped, UserError, printable
 from evolute.streams import complain
 
 
@@ -30,9 +30,12 @@ def run(flags: Flags) -> None:
     from evolute.runs.folder import RunFolder
 
     paths = run_folders(flags.runs)
-    found = evidence.of_folders([RunFolder.open(path) for path in paths])
+    folders = [RunFolder.open(path) for path in paths]
+    found = evidence.of_folders(folders)
     if not found.ended:
         raise UserError("no run of these has ended; wait for one, or go on with it by `evolute resume`.")
+    if left := [str(folder.path) for folder in folders if not folder.has_ended]:
+        complain(f"{found.ended} of {found.asked} runs have ended; left out: {', '.join(left)}")
     screen = console()
     for name in found.experiment.tables:
         table = tables.MAKERS[name](found)
@@ -40,10 +43,14 @@ def run(flags: Flags) -> None:
             cells = [[plain(cell) for cell in row] for row in table.rows]
             # A heading is markup to rich, and an arm's name may be anything.
             names = [escape(printable(name)) for name in table.columns]
-            screen.print(fitted(table.title, names, cells, screen.width, left=names[:2]))
+            screen.print(fitted(table.title, names, cells, screen.width, left=names[:2], folded=names))
             screen.print("\n".join(table.notes) + "\n", soft_wrap=True, markup=False)
     if flags.out is not None:
         command = ["evolute", "compare", *map(str, flags.runs), "--out", str(flags.out)]
-        for note in page.write(found, command, flags.out, {}):
+        try:
+            notes = page.write(found, command, flags.out, {})
+        except RunStopped as stop:
+            raise UserError(str(stop)) from None
+        for note in notes:
             complain(note)
         print(printable(str(flags.out / page.PAGE)))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from evolute.commands.cells import admit_all, jobs_of, missing_of, train_missing
+from evolute.commands.cells import admit_all, jobs_of, missing_of, ready, train_missing
 from evolute.commands.flags import AllowImportFlag, QuietFlag, whole_number
-from evolute.errors import UserError, printable
+from evolute.errors import RunStopped, UserError, printable
 from evolute.streams import complain, make_output_optional
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Flags:
     arms: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ARM ...", help_behavior_hint="(default: all)")] = None
     """Only these of its arms."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the experiment's)")] = None
-    """How many repetitions."""
+    """How many repetitions, such as 3 for the seeds 0, 1 and 2."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
     """Folder for runs, records, tables and figures; what is there already is not trained again."""
     jobs: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one for each core)")] = None
@@ -70,8 +70,9 @@ def run(flags: Flags) -> None:
     out = (flags.out or Path("experiments") / flags.scale).absolute()
     experiments = [grid.load(name, flags.scale) for name in flags.name]
     cells = [cell for one in experiments for cell in grid.cells(one, flags.env or (), flags.arms or (), seeds)]
-    admit_all(cells, flags.allow_import or ())
-    missing = missing_of(cells, out)
+    if not flags.tables:
+        admit_all(cells, flags.allow_import or ())
+    missing, failed = missing_of(cells, out), ""
     if flags.dry_run:
         _print_plan(cells, missing, min(jobs, max(1, len(missing))))
         return
@@ -80,15 +81,23 @@ def run(flags: Flags) -> None:
         from evolute.experiments.jobs import Kept
         from evolute.experiments.local import Processes
 
+        ready(out)
         remember_compiled_programs()
-        train_missing(missing, Processes(Kept(out, flags.keep), min(jobs, len(missing))), flags.quiet)
+        failed = train_missing(missing, Processes(Kept(out, flags.keep), min(jobs, len(missing))), flags.quiet)
     for name, experiment in zip(flags.name, experiments, strict=True):
         folder = out / Path(name).stem
         found = evidence.gather(experiment, out, flags.env or (), flags.arms or (), seeds)
-        for note in page.write(found, _command(name, flags), folder, page.reductions(name, flags.scale)):
+        try:
+            notes = page.write(found, _command(name, flags), folder, page.reductions(name, flags.scale))
+        except RunStopped as stop:
+            raise UserError(str(stop)) from None
+        for note in notes:
             complain(note)
         if not flags.quiet:
             print(f"{experiment.title}: {found.ended} of {found.asked} runs; {printable(str(folder / page.PAGE))}")
+    if failed:
+        # After the pages: what there is stands in them.
+        raise RunStopped(failed)
 
 
 def _command(name: str, flags: Flags) -> list[str]:
@@ -97,6 +106,7 @@ def _command(name: str, flags: Flags) -> list[str]:
     for flag, values in (("--env", flags.env), ("--arms", flags.arms)):
         words += [flag, *values] if values else []
     words += ["--seeds", flags.seeds] if flags.seeds is not None else []
+    words += ["--allow-import", *flags.allow_import] if flags.allow_import else []
     return [*words, *(["--out", str(flags.out)] if flags.out else [])]
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from evolute.commands.cells import admit_all, jobs_of, missing_of, train_missing
+from evolute.commands.cells import admit_all, jobs_of, missing_of, ready, train_missing
 from evolute.commands.flags import AllowImportFlag, OnFlag, QuietFlag, WithoutTokenFlag, value_of, whole_number
 from evolute.commands.hints import quoted
-from evolute.errors import UserError
+from evolute.errors import RunStopped, UserError
 from evolute.streams import complain, make_output_optional
 
 FileArgument = tyro.conf.Positional[
@@ -30,7 +30,7 @@ class Flags:
     scale: Annotated[str, tyro.conf.arg(metavar="{full,small,smoke}")] = "full"
     """full: as the file says; small: within hours; smoke: within minutes."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the file's)")] = None
-    """How many repetitions."""
+    """How many repetitions, such as 3 for the seeds 0, 1 and 2."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
     """Folder for runs and records; on a cluster all machines must share it, unless there is a storage."""
     storage: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: none)")] = None
@@ -75,25 +75,30 @@ def run(flags: Flags) -> None:
     mirror = None if kept.storage is None else Mirror(out, kept.storage)
     if mirror is not None:
         mirror.fetch_records()
-    missing = missing_of(cells, out)
+    missing, failed = missing_of(cells, out), ""
     if missing:
+        ready(out)
         remember_compiled_programs()
     if missing and on == connection.LOCAL:
         from evolute.experiments.local import Processes
         from evolute.training.placement import usable_cores
 
-        train_missing(missing, Processes(kept, min(jobs or usable_cores(), len(missing))), flags.quiet)
+        failed = train_missing(missing, Processes(kept, min(jobs or usable_cores(), len(missing))), flags.quiet)
     elif missing:
         with connection.connected(on, flags.without_token):
             from evolute.cluster.sweep import Actors, Share
 
-            train_missing(missing, Actors(kept, Share(cores, gpus, jobs), complain), flags.quiet)
+            failed = train_missing(missing, Actors(kept, Share(cores, gpus, jobs), complain), flags.quiet)
     if mirror is not None:
         mirror.fetch_records()
+    if failed:
+        raise RunStopped(failed)
     if not flags.quiet:
-        more = ["--scale", flags.scale] * (flags.scale != "full") + ["--out", str(flags.out)] * (flags.out is not None)
-        words = " ".join(map(quoted, ("evolute", "reproduce", flags.grid, "--tables", *more)))
-        print(f"All {len(cells)} runs have ended; for tables and figures: {words}")
+        words = ["evolute", "reproduce", flags.grid, "--tables"]
+        words += ["--scale", flags.scale] if flags.scale != "full" else []
+        words += ["--seeds", flags.seeds] if flags.seeds is not None else []
+        words += ["--out", str(flags.out)] if flags.out is not None else []
+        print(f"All {len(cells)} runs have ended; for tables and figures: {' '.join(map(quoted, words))}")
 
 
 def _gpus(given: str | None) -> float:

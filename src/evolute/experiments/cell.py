@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from evolute.config import Run
 from evolute.engine import train
 from evolute.environments.gym import Environment
 from evolute.environments.making import making_of, modules_of
+from evolute.errors import RunStopped
 from evolute.experiments import records
 from evolute.experiments.mirror import Mirror
 from evolute.files import CHECKPOINT_FOLDER, REPLAY_FOLDER, append, make_folder, read_at_most, write_whole
 from evolute.policy import Policy
-from evolute.resumption import resume
+from evolute.resumption import last_stop, resume
 from evolute.runs import policies
 from evolute.runs.folder import CONFIG_FILE, RunFolder
 from evolute.state import Progress
@@ -35,6 +37,8 @@ def train_cell(
     storage: str | None = None,
 ) -> dict[str, Any]:
     """Bring a cell to its end from wherever it is, and return its record.
+
+    A run of which every member diverged has ended, too: it would do so again, and what a table says without it is not true.
 
     Args:
         run: of the cell.
@@ -65,16 +69,26 @@ def train_cell(
         if progress.rows and mirror is not None:
             mirror.push_run(name)
 
+    kept = out / "policies" / name
     if (path / CONFIG_FILE).is_file() or (path / CHECKPOINT_FOLDER).is_dir():
-        folder = RunFolder.open(path)
-        if not folder.has_ended:
-            resume(path, observer=observe, allow_import=modules_of(run.env, run.wrap), note=note, workers=workers)
+        begin = partial(resume, path, observer=observe, allow_import=modules_of(run.env, run.wrap), note=note, workers=workers)
     else:
-        train(run, path, observe, note, workers)
-        folder = RunFolder.open(path)
+        # Of an earlier run with these settings.
+        shutil.rmtree(kept, ignore_errors=True)
+        begin = partial(train, run, path, observe, note, workers)
+    if not _has_ended(path):
+        try:
+            begin()
+        except RunStopped as stop:
+            if not _has_ended(path):
+                raise
+            note(str(stop))
+    folder = RunFolder.open(path)
     record = records.of_run(folder, clock.seconds if clock else {})
-    if (winner := record["winner"]["member"]) is not None:
-        record["final"] = held_out(folder, run, winner, evaluation_steps, out / "policies" / name)
+    if not folder.has_ended:
+        record["stopped"] = record["curve"]["steps"][-1]
+    elif (winner := record["winner"]["member"]) is not None:
+        record["final"] = held_out(folder, run, winner, evaluation_steps, kept)
     record["evaluation_steps"] = evaluation_steps
     records.write(out, run, record)
     if mirror is not None:
@@ -87,6 +101,15 @@ def train_cell(
     return record
 
 
+def _has_ended(path: Path) -> bool:
+    """Return whether nothing is left to be trained of the run in a folder, if there is one."""
+    if not (path / CONFIG_FILE).is_file():
+        return False
+    folder = RunFolder.open(path)
+    stop = last_stop(folder)
+    return folder.has_ended or (stop is not None and stop["repeats"])
+
+
 def held_out(folder: RunFolder, run: Run, member: int, steps: int, kept: Path) -> dict[str, Any]:
     """Return what a member's policy of the run's end makes of episodes that no member was chosen by.
 
@@ -95,10 +118,10 @@ def held_out(folder: RunFolder, run: Run, member: int, steps: int, kept: Path) -
         run: that it is.
         member: slot.
         steps: environment steps to play; only completed episodes count (RL Baselines3 Zoo's protocol).
-        kept: where the policy is kept, because the run folder may lose its checkpoints.
+        kept: where the policy is kept, because the run folder may lose its checkpoints; as long as it has them, they say it.
     """
     environment = Environment(run.env, run.time_limit, making_of(run))
-    if kept.is_dir():
+    if kept.is_dir() and not (folder.path / CHECKPOINT_FOLDER).is_dir():
         policy = Policy.load(kept)
     else:
         policy = policies.of_member(folder.path, member, environment.facts)

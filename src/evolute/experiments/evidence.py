@@ -8,6 +8,7 @@ import numpy as np
 
 from evolute import options
 from evolute.config import Run
+from evolute.errors import UserError
 from evolute.experiments import grid, records
 from evolute.experiments.grid import Experiment
 from evolute.report.statistics import Waits, waits
@@ -18,7 +19,7 @@ Record = Mapping[str, Any]
 # The tables of runs that nobody planned as an experiment.
 COMPARED = ("returns", "compared", "ancestors")
 # Settings that an arm's name leaves out, and the most that it holds.
-UNNAMED, NAMED = ("env", "seed", "mix", "algorithms", "optimizers", "bounds"), 3
+UNNAMED, NAMED = ("env", "seed", "mix"), 3
 
 
 class Evidence(NamedTuple):
@@ -34,13 +35,29 @@ class Evidence(NamedTuple):
     measured: str
 
     def returns(self, env: str, arm: str) -> np.ndarray:
-        """Return the mean return on held-out seeds of each run [runs]: of the best member of the end."""
+        """Return the mean return on held-out seeds of each run [runs], of the best member of the end; -inf for one that failed.
+
+        A run failed if all of its members diverged, or no episode of its last evaluation came to an end.
+        """
         values = [record["final"]["mean"] for record in self.found[env][arm]]
-        return np.asarray([np.nan if value is None else value for value in values], float)
+        return np.asarray([-np.inf if value is None else value for value in values], float)
+
+    def sound(self, env: str, arm: str) -> np.ndarray:
+        """Return the same [runs] without runs that failed."""
+        found = self.returns(env, arm)
+        return found[np.isfinite(found)]
 
     def waits(self, env: str, arm: str) -> Waits:
-        """Return after how many environment steps of a member the best member first passed the environment's threshold."""
-        curves = [(record["curve"]["steps"], record["curve"]["best"]) for record in self.found[env][arm]]
+        """Return after how many steps of the run's clock the best member first passed the environment's threshold.
+
+        A run whose members all diverged is watched as long as the longest run.
+        """
+        longest = max((record["curve"]["steps"][-1] for rows in self.found[env].values() for record in rows), default=0)
+        curves = []
+        for record in self.found[env][arm]:
+            steps, best = record["curve"]["steps"], record["curve"]["best"]
+            went_on = record.get("stopped") is not None and steps[-1] < longest
+            curves.append(([*steps, longest], [*best, None]) if went_on else (steps, best))
         return waits(curves, self.experiment.success[env])
 
     def successes(self, env: str, arm: str) -> int:
@@ -82,22 +99,20 @@ def of_folders(folders: Sequence[RunFolder]) -> Evidence:
     """Return what any runs are evidence of: those that differ by environment and seed alone are one arm.
 
     Raises:
-        UserError: a folder is damaged, or no interval of its run has ended.
+        UserError: a folder is damaged, no interval of its run has ended, or two runs are the same.
     """
     runs = [folder.run() for folder in folders]
-    arms: dict[str, dict[str, Any]] = {}
-    found: dict[str, dict[str, list[Record]]] = {run.env: {} for run in runs}
-    labels = [label(run, runs[0]) for run in runs]
-    for run, name in zip(runs, labels, strict=True):
-        arms.setdefault(name, {"mix": run.mix})
-    for rows in found.values():
-        rows |= {name: [] for name in arms}
-    for folder, run, name in zip(folders, runs, labels, strict=True):
-        record, result = records.of_run(folder), folder.result()
-        if result is not None:
-            best = result["best"]
-            record["final"] = {"mean": best["return_mean"], "std": best["return_std"], "episodes": best["episodes"]}
-            found[run.env][name].append(record)
+    groups = grouped(runs, [str(folder.path) for folder in folders])
+    labels = named([runs[members[0]] for members in groups], [str(folders[members[0]].path) for members in groups])
+    arms = {label: {"mix": runs[members[0]].mix} for label, members in zip(labels, groups, strict=True)}
+    found: dict[str, dict[str, list[Record]]] = {run.env: {label: [] for label in labels} for run in runs}
+    for label, members in zip(labels, groups, strict=True):
+        for number in members:
+            record, result = records.of_run(folders[number]), folders[number].result()
+            if result is not None:
+                best = result["best"]
+                record["final"] = {"mean": best["return_mean"], "std": best["return_std"], "episodes": best["episodes"]}
+                found[runs[number].env][label].append(record)
     experiment = Experiment(
         title="Comparison", envs=tuple(found), arms=arms, reference=labels[0], tables=COMPARED, figures=("curves",)
     )
@@ -105,8 +120,59 @@ def of_folders(folders: Sequence[RunFolder]) -> Evidence:
     return Evidence(experiment, found, len(folders), ended, "the return of the run's best policy over its final episodes")
 
 
-def label(run: Run, first: Run) -> str:
-    """Return what a run's arm is called: its mix, and what else is not as in the first run."""
-    mix = " ".join(f"{kind}={count}" for kind, count in run.mix.items())
-    named = [(name, new) for name, (_, new) in changes.differences(first, run).items() if name.partition(".")[0] not in UNNAMED]
-    return " ".join([mix, *(f"{name}={options.shown(value)}" for name, value in named[:NAMED])])
+def grouped(runs: Sequence[Run], places: Sequence[str]) -> list[list[int]]:
+    """Return the numbers of the runs of each arm: all their settings are equal, or all that are not the environment's preset.
+
+    Args:
+        runs: any.
+        places: of the runs, in words.
+
+    Raises:
+        UserError: two runs of an arm have one environment and one seed: they would count twice.
+    """
+    groups: list[list[int]] = []
+    whole = [_own(changes.differences(runs[0], run)) for run in runs]
+    chosen = [_own(_chosen(run)) for run in runs]
+    for number, run in enumerate(runs):
+        for members in groups:
+            alike = any(whole[number] == whole[other] or chosen[number] == chosen[other] for other in members)
+            there = [other for other in members if runs[other].env == run.env]
+            if alike and all(whole[number] == whole[other] for other in there):
+                for other in there:
+                    if runs[other].seed == run.seed:
+                        raise UserError(
+                            f"{places[other]!r} and {places[number]!r} have the same settings and seed, so they would count "
+                            "twice; name one of them."
+                        )
+                members.append(number)
+                break
+        else:
+            groups.append([number])
+    return groups
+
+
+def named(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Return what arms are called: the mix, what is not as in the first one, and the run's folder where that tells nothing.
+
+    Args:
+        runs: one of each arm.
+        names: of their folders, all different.
+    """
+    labels = []
+    for run in runs:
+        # Presets of two environments differ, and say nothing of the arm.
+        telling = {**_chosen(runs[0]), **_chosen(run)}
+        mix = " ".join(f"{kind}={count}" for kind, count in run.mix.items())
+        changed = [(name, new) for name, (_, new) in changes.differences(runs[0], run).items() if name in telling]
+        own = [(name, new) for name, new in changed if name.partition(".")[0] not in UNNAMED]
+        labels.append(" ".join([mix, *(f"{name}={options.shown(value)}" for name, value in own[:NAMED])]))
+    return [label if labels.count(label) == 1 else f"{label} ({name})" for label, name in zip(labels, names, strict=True)]
+
+
+def _chosen(run: Run) -> dict[str, list[Any]]:
+    """Return what a run has otherwise than its environment's preset."""
+    return changes.differences(Run(run.env, mix=run.mix, preset=run.preset), run)
+
+
+def _own(differences: Mapping[str, list[Any]]) -> dict[str, str]:
+    return {name: repr(new) for name, (_, new) in differences.items() if name not in ("env", "seed")}

@@ -10,7 +10,7 @@ import numpy as np
 
 from evolute.errors import UserError
 from evolute.experiments.evidence import Evidence, Record
-from evolute.experiments.grid import combination
+from evolute.experiments.grid import combination, settings_of
 from evolute.report import statistics
 
 if TYPE_CHECKING:
@@ -23,13 +23,30 @@ MOST_IN_A_ROW = 3
 
 
 TITLES = {
-    "curves": "Return against environment steps",
-    "seconds": "Return against processor seconds",
-    "updates": "Return against gradient steps",
+    "curves": "Fitness against steps",
+    "seconds": "Fitness against processor seconds",
+    "updates": "Fitness against gradient steps",
     "survival": "Time until success",
     "profiles": "Performance profiles",
     "grid": "Mean return over the grid",
 }
+_CURVES = (
+    "The best member's fitness: its mean return over an interval's few episodes, by which it was also chosen, so larger "
+    "populations look better than in the tables. Interquartile mean over runs with its 95% bootstrap interval; runs that failed "
+    "are left out."
+)
+CAPTIONS = {
+    "curves": _CURVES,
+    "seconds": f"{_CURVES} Processor seconds depend on what else the machine did.",
+    "updates": _CURVES,
+    "survival": "The share of runs whose best member's fitness has not passed the threshold yet (Kaplan-Meier), with its 95% "
+    "interval.",
+    "profiles": "The share of runs with a higher return, on held-out seeds, than a multiple of the reference's mean; "
+    "environments where that mean is not above zero by two standard errors have no such scale and are left out.",
+    "grid": "The mean return, on held-out seeds, of runs that did not fail, and how many failed.",
+}
+# What steps are where members of some kinds take fewer of them than others.
+CLOCK, MEMBERS = "steps of the run's clock (some kinds take fewer)", "environment steps of a member"
 
 
 def draw(evidence: Evidence, name: str, folder: Path) -> str | None:
@@ -54,8 +71,8 @@ def draw(evidence: Evidence, name: str, folder: Path) -> str | None:
 
 
 def curves(evidence: Evidence) -> "Figure | None":
-    """Return of the best member against environment steps: interquartile mean over runs, and its 95% bootstrap interval."""
-    return _curves(evidence, "steps", "environment steps of a member")
+    """Fitness of the best member against environment steps: interquartile mean over runs, and its 95% bootstrap interval."""
+    return _curves(evidence, "steps", _steps(evidence))
 
 
 def seconds(evidence: Evidence) -> "Figure | None":
@@ -75,13 +92,13 @@ def _curves(evidence: Evidence, against: str, label: str) -> "Figure | None":
     figure, axes = _grid(envs)
     for env, axis in zip(envs, axes, strict=False):
         for number, (arm, runs) in enumerate(evidence.found[env].items()):
-            curve = _band(runs, against)
+            curve = _band([run for run in runs if run["final"]["mean"] is not None], against)
             if curve is None:
                 continue
             at, middle, low, high = curve
-            axis.plot(at, middle, label=f"{arm} ({len(runs)})", **_style(number))
+            axis.plot(at, middle, label=f"{arm} ({len(evidence.sound(env, arm))})", **_style(number))
             axis.fill_between(at, low, high, color=COLOURS[number % len(COLOURS)], alpha=0.15, linewidth=0)
-        axis.set(title=env, xlabel=label, ylabel="return of the best member")
+        axis.set(title=env, xlabel=label, ylabel="fitness of the best member")
         axis.legend(frameon=False, title="arm (runs)")
     return figure
 
@@ -116,11 +133,14 @@ def survival(evidence: Evidence) -> "Figure | None":
             found = evidence.waits(env, arm)
             times, share, low, high = statistics.survival(found)
             end = max(times[-1], found.times.max())
-            at, steps = np.concatenate([[0.0], times, [end]]), [np.concatenate([[1.0], x, x[-1:]]) for x in (share, low, high)]
+            # Until the first success it is as doubtful as a rate of zero.
+            first = 1.0, 1.0 - statistics.success_rate(0, len(runs)).high, 1.0
+            at = np.concatenate([[0.0], times, [end]])
+            steps = [np.concatenate([[before], x, x[-1:]]) for before, x in zip(first, (share, low, high), strict=True)]
             axis.step(at, steps[0], where="post", label=f"{arm} ({len(runs)})", **_style(number))
             axis.fill_between(at, steps[1], steps[2], step="post", color=COLOURS[number % len(COLOURS)], alpha=0.1, linewidth=0)
         threshold = evidence.experiment.success[env]
-        axis.set(title=env, xlabel="environment steps of a member", ylabel=f"runs still below {threshold:.0f}", ylim=(0, 1.03))
+        axis.set(title=env, xlabel=_steps(evidence), ylabel=f"runs still below {threshold:.0f}", ylim=(0, 1.03))
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axis.legend(frameon=False, title="arm (runs)")
     return figure
@@ -129,11 +149,11 @@ def survival(evidence: Evidence) -> "Figure | None":
 def profiles(evidence: Evidence) -> "Figure | None":
     """Performance profiles: share of runs above a score, over all environments; a score is a return over the reference's mean."""
     reference = evidence.experiment.reference
-    envs = [env for env, arms in evidence.found.items() if reference in arms and all(arms.values())]
+    scale = {env: _scale(evidence.sound(env, reference)) for env, arms in evidence.found.items() if arms.get(reference)}
+    envs = [env for env, value in scale.items() if value is not None and all(evidence.found[env].values())]
     if not envs:
         return None
     figure, (axis, *_) = _grid(["profiles"])
-    scale = {env: float(np.mean(evidence.returns(env, reference))) for env in envs}
     thresholds = np.linspace(0.0, 2.0, 201)
     for number, arm in enumerate(evidence.found[envs[0]]):
         scores = [evidence.returns(env, arm) / scale[env] for env in envs]
@@ -154,15 +174,18 @@ def grid(evidence: Evidence) -> "Figure | None":
     (down, rows), (across, columns) = settings
     figure, axes = _grid(envs)
     for env, axis in zip(envs, axes, strict=False):
-        means = np.full((len(rows), len(columns)), math.nan)
+        means, failed = np.full((len(rows), len(columns)), math.nan), np.zeros((len(rows), len(columns)), int)
         for (row, down_value), (column, across_value) in itertools.product(enumerate(rows), enumerate(columns)):
             arm = combination((down_value, across_value))
             if evidence.found[env].get(arm):
-                means[row, column] = np.mean(evidence.returns(env, arm))
+                sound = evidence.sound(env, arm)
+                failed[row, column] = len(evidence.found[env][arm]) - len(sound)
+                means[row, column] = np.mean(sound) if len(sound) else math.nan
         image = axis.imshow(means, cmap="cividis", aspect="auto", origin="lower")
         for (row, column), value in np.ndenumerate(means):
             shade = "white" if value < (np.nanmin(means) + np.nanmax(means)) / 2 else "black"
-            axis.text(column, row, "-" if math.isnan(value) else f"{value:.0f}", ha="center", va="center", color=shade)
+            said = [f"{value:.0f}"] * (not math.isnan(value)) + [f"{failed[row, column]} failed"] * bool(failed[row, column])
+            axis.text(column, row, "\n".join(said) or "-", ha="center", va="center", color=shade)
         axis.set(title=env, xlabel=across, ylabel=down)
         axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
         axis.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
@@ -180,8 +203,24 @@ MAKERS: dict[str, Callable[[Evidence], "Figure | None"]] = {
 }
 
 
+def _steps(evidence: Evidence) -> str:
+    experiment = evidence.experiment
+    settings = [settings_of(experiment, env, arm) for env in experiment.envs for arm in experiment.arms]
+    return CLOCK if any("steps_per_interval" in table for table in settings) else MEMBERS
+
+
+def _scale(returns: np.ndarray) -> float | None:
+    """Return the mean of some returns; None where it is not above zero by two standard errors."""
+    if len(returns) < 2:
+        return float(returns[0]) if len(returns) and returns[0] > 0 else None
+    mean, error = float(np.mean(returns)), float(np.std(returns, ddof=1)) / math.sqrt(len(returns))
+    return mean if mean > 2 * error else None
+
+
 def _style(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)], "linewidth": 2}
+    # Every colour comes with every dash before two lines are alike.
+    dash = DASHES[(number + number // len(COLOURS)) % len(DASHES)]
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": dash, "linewidth": 2}
 
 
 def _grid(titles: Sequence[str]) -> tuple["Figure", list[Any]]:

@@ -9,7 +9,7 @@ from evolute.errors import UserError
 from evolute.experiments import figures, grid, tables
 from evolute.experiments.evidence import Evidence
 from evolute.files import make_folder, write_whole
-from evolute.overlay import difference
+from evolute.runs import changes
 
 PAGE = "README.md"
 
@@ -34,7 +34,7 @@ def write(evidence: Evidence, command: Sequence[str], folder: Path, reduced: Map
     lines += ["```", shown, "```", ""]
     if reduced:
         lines += [
-            "What is reduced, and what stands in the experiment itself:",
+            "What this scale changes, and what stands in the experiment itself:",
             "",
             "| setting | here | in full |",
             "| --- | --- | --- |",
@@ -55,7 +55,7 @@ def write(evidence: Evidence, command: Sequence[str], folder: Path, reduced: Map
             notes = [str(missing)]
             break
         if drawn:
-            lines += [f"## {drawn}", "", f"![{drawn}]({name}.png)", "", f"`{shown}`", ""]
+            lines += [f"## {drawn}", "", figures.CAPTIONS[name], "", f"![{drawn}]({name}.png)", "", f"`{shown}`", ""]
     write_whole(folder / PAGE, ("\n".join(lines).rstrip() + "\n").encode())
     return notes
 
@@ -65,11 +65,17 @@ def reductions(name: str, scale: str) -> dict[str, tuple[str, str]]:
     if scale == grid.FULL:
         return {}
     small, full = grid.load(name, scale), grid.load(name)
-    found = {}
-    one, other = (grid.cells(experiment)[0].run for experiment in (small, full))
-    for setting, value in difference(vars(one), vars(other)).items():
-        if setting not in ("env", "mix", "optimizers", "bounds"):
-            found[setting] = (_text(value), _text(vars(other)[setting]))
+    here, there = ({(cell.env, cell.arm): cell.run for cell in grid.cells(one, seeds=1)} for one in (small, full))
+    # By setting: which environments have which pair of values.
+    pairs: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
+    for env, arm in (place for place in here if place in there):
+        for setting, (new, old) in changes.differences(here[env, arm], there[env, arm]).items():
+            pairs.setdefault(setting, {}).setdefault((_text(new), _text(old)), {})[env] = None
+    found = {
+        setting if len(values) == 1 else f"{setting} ({', '.join(envs)})": pair
+        for setting, values in pairs.items()
+        for pair, envs in values.items()
+    }
     for setting in ("envs", "seeds", "evaluation_steps"):
         pair = getattr(small, setting), getattr(full, setting)
         if pair[0] != pair[1]:

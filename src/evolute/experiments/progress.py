@@ -57,7 +57,10 @@ class Shown:
             self._ended += 1
             final, spent = told.value["final"], told.value["curve"]["processor_seconds"][-1]
             after = "" if spent is None else f", {duration(spent)} of a core"
-            self._say(f"{name}: return {number(final['mean'])} over {final['episodes']} held-out episodes{after}; {self.left}")
+            said = f"return {number(final['mean'])} over {final['episodes']} held-out episodes"
+            if told.value["stopped"] is not None:
+                said = f"failed, every member had diverged after {told.value['stopped']:,} steps"
+            self._say(f"{name}: {said}{after}; {self.left}")
         else:
             self._say(f"{name}: {'note: ' if told.kind == 'note' else ''}{told.value}")
         if told.kind not in ("steps", "note") and place in self._lines:

@@ -84,6 +84,8 @@ def of_run(folder: RunFolder, processor_seconds: Mapping[int, float] | None = No
         "exploits": len(exploits),
         "across": sum(event["member_kind"] != event["parent_kind"] for event in exploits),
         "quarantines": sum(event["event"] == "quarantine" for event in events),
+        # Steps after which every member had diverged; None for a run that came to its end.
+        "stopped": None,
         "final": {"mean": None, "std": None, "episodes": 0},
     }
 

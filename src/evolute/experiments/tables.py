@@ -12,6 +12,10 @@ from evolute.report import statistics
 from evolute.report.statistics import Interval
 
 NOT_RUN = "not run"
+FAILED = (
+    "A run failed where all of its members diverged, or no episode of its last evaluation came to an end: it is left out of "
+    "means, and any other run beats it."
+)
 
 
 class Table(NamedTuple):
@@ -31,12 +35,12 @@ def returns(evidence: Evidence) -> Table:
     published = grid.published(experiment.published) if experiment.published else {}
     rows = []
     for env, arms in evidence.found.items():
-        rows.append([env, "here", *(spread(evidence.returns(env, arm)) for arm in arms)])
+        rows.append([env, "here", *(spread(evidence.sound(env, arm), len(runs)) for arm, runs in arms.items())])
         if env in published:
             pairs = [published[env].get(arm) for arm in arms]
             rows.append([env, "published", *("-" if pair is None else f"{pair[0]:.0f} ± {pair[1]:.0f}" for pair in pairs)])
     arms = list(next(iter(evidence.found.values())))
-    notes = [f"Mean ± standard deviation over runs (their number) of {evidence.measured}."]
+    notes = [f"Mean ± standard deviation over runs (their number) of {evidence.measured}.", *failures(evidence)]
     return Table("returns", "Return at the end of training", notes, ["environment", "", *arms], rows)
 
 
@@ -44,22 +48,37 @@ def compared(evidence: Evidence) -> Table:
     """Every arm beside the reference: interquartile means, probability of improvement, and a corrected p value."""
     reference = evidence.experiment.reference
     pairs = [(env, arm) for env, arms in evidence.found.items() for arm in arms if arm in evidence.others() and reference in arms]
-    p_values = {
-        f"{env} {arm}": statistics.difference(evidence.returns(env, arm), evidence.returns(env, reference)) for env, arm in pairs
-    }
+    scores = {(env, arm): evidence.returns(env, arm) for env, arms in evidence.found.items() for arm in arms}
+    p_values = {f"{env} {arm}": statistics.difference(scores[env, arm], scores[env, reference]) for env, arm in pairs}
     corrected, rows = statistics.holm(p_values), []
     for env, arm in pairs:
-        ours, theirs = evidence.returns(env, arm), evidence.returns(env, reference)
-        if len(ours) < 2 or len(theirs) < 2:
-            rows.append([env, arm, str(len(ours)), NOT_RUN, NOT_RUN, "", "", ""])
-            continue
-        better = statistics.probability_of_improvement([ours], [theirs])
-        means = [between(statistics.bootstrap([x]), "{:.0f}") for x in (ours, theirs)]
-        key = f"{env} {arm}"
-        rows.append([env, arm, str(len(ours)), *means, between(better, "{:.2f}"), p(p_values[key]), p(corrected[key])])
+        ours, theirs = scores[env, arm], scores[env, reference]
+        means = [middle(evidence.sound(env, name), len(scores[env, name])) for name in (arm, reference)]
+        key, better = f"{env} {arm}", ""
+        if len(ours) and len(theirs):
+            better = between(statistics.probability_of_improvement([ours], [theirs]), "{:.2f}")
+        tests = [p(p_values[key]), p(corrected[key])] if better else ["", ""]
+        rows.append([env, arm, str(len(ours)), *means, better, *tests])
+    for arm in evidence.others():
+        both = [(scores[env, arm], scores[env, reference]) for env, other in pairs if other == arm]
+        both = [(ours, theirs) for ours, theirs in both if len(ours) and len(theirs)]
+        if len(both) > 1:
+            better = statistics.probability_of_improvement([ours for ours, _ in both], [theirs for _, theirs in both])
+            rows.append(
+                [f"all {len(both)}", arm, str(sum(len(ours) for ours, _ in both)), "", "", between(better, "{:.2f}"), "", ""]
+            )
+    tested = [(env, arm) for env, arm in pairs if not math.isnan(p_values[f"{env} {arm}"])]
+    lowest = [statistics.least_difference(len(scores[env, arm]), len(scores[env, reference])) for env, arm in tested]
     notes = [
-        "Interquartile means with 95% bootstrap intervals; probability that a run beats one of the reference, with the same.",
-        f"p: Mann-Whitney. Comparisons made here: {len(p_values)}; the last column corrects for their number (Holm).",
+        "Interquartile means with 95% bootstrap intervals; probability that a run beats one of the reference, with the same, "
+        "drawn within each environment. Intervals of few runs are too narrow: those of five hold the truth in 89% of cases.",
+        f"p: Mann-Whitney. Comparisons made here: {len(tested)}; the last column corrects for their number (Holm).",
+        *(
+            [f"It cannot be less than {p(min(1.0, len(tested) * min(lowest)))} with these runs, whatever they are."]
+            if tested
+            else []
+        ),
+        *failures(evidence),
     ]
     columns = [
         "environment",
@@ -77,16 +96,22 @@ def compared(evidence: Evidence) -> Table:
 def improvements(evidence: Evidence) -> Table:
     """Improvement of the best mixed population over single agents and over populations of the reference, in percent."""
     experiment, rows = evidence.experiment, []
+    published = grid.published_percent(experiment.published)
     for env, arms in evidence.found.items():
-        means = {arm: float(np.mean(evidence.returns(env, arm))) for arm in arms if len(evidence.returns(env, arm))}
-        mixed = {arm: mean for arm, mean in means.items() if len(experiment.arms[arm].get("mix", {})) > 1}
-        if not mixed:
+        means = {arm: float(np.mean(evidence.sound(env, arm))) for arm in arms if len(evidence.sound(env, arm))}
+        mixed = {arm: mean for arm, mean in means.items() if len(grid.settings_of(experiment, env, arm).get("mix", {})) > 1}
+        if mixed:
+            best = max(mixed, key=lambda arm: mixed[arm])
+            rows.append([env, best, *(percent(mixed[best], means.get(over)) for over in ("adam", experiment.reference))])
+        else:
             rows.append([env, NOT_RUN, "", ""])
-            continue
-        best = max(mixed, key=lambda arm: mixed[arm])
-        rows.append([env, best, *(percent(mixed[best], means.get(over)) for over in ("adam", experiment.reference))])
+        if theirs := published.get(env):
+            rows.append(
+                [env, "published", *(f"{theirs[over]:+.0f}%" if over in theirs else "-" for over in ("single", "pbt_adam"))]
+            )
     notes = [
-        "The best of several arms is chosen by the numbers that it is then compared by, as in the paper: it flatters the mixes."
+        "The best of several arms is chosen by the numbers that it is then compared by, as in the paper: it flatters the mixes.",
+        *failures(evidence),
     ]
     columns = ["environment", "best mixed arm", "over single Adam agents", f"over {experiment.reference}"]
     return Table("improvements", "Improvement in percent", notes, columns, rows)
@@ -130,7 +155,7 @@ def ancestors(evidence: Evidence) -> Table:
     rows = []
     for env, arms in evidence.found.items():
         for arm, runs in arms.items():
-            mix = evidence.experiment.arms[arm].get("mix", {})
+            mix = grid.settings_of(evidence.experiment, env, arm).get("mix", {})
             for kind in mix if len(mix) > 1 and runs else ():
                 share = statistics.bootstrap([evidence.shares(env, arm, kind)], lambda scores: float(np.mean(scores[0])), 2_000)
                 won = sum(record["winner"]["kind"] == kind for record in runs)
@@ -145,26 +170,50 @@ def ancestors(evidence: Evidence) -> Table:
 
 
 def seconds(evidence: Evidence) -> Table:
-    """Processor seconds of ten thousand gradient steps of one member."""
+    """What training took: processor and wall-clock seconds, median over runs."""
     rows = []
     for env, arms in evidence.found.items():
-        cells = []
-        for runs in arms.values():
-            spent = [cost for record in runs if (cost := _cost(record)) is not None]
-            cells.append(f"{np.median(spent):.1f}" if spent else NOT_RUN)
-        rows.append([env, *cells])
+        for name, cost in COSTS.items():
+            cells = []
+            for runs in arms.values():
+                spent = [seconds for record in runs if (seconds := cost(record)) is not None]
+                cells.append(f"{np.median(spent):.1f}" if spent else NOT_RUN)
+            rows.append([env, name, *cells])
     notes = [
-        "A core's seconds for 10,000 gradient steps of one member, with acting, environment and evaluation; median over runs.",
-        "Without the first interval, in which programs are compiled.",
+        "Medians over runs, with acting, environments and evaluation, without the first interval, in which programs are "
+        "compiled. Processor seconds add up all cores; a GPU's time is not in them.",
+        "Runs that trained beside others took longer: only figures of a quiet machine can be compared.",
     ]
-    return Table("seconds", "Processor seconds", notes, ["environment", *next(iter(evidence.found.values()))], rows)
+    return Table("seconds", "Seconds", notes, ["environment", "seconds", *next(iter(evidence.found.values()))], rows)
 
 
-def _cost(record: Record) -> float | None:
+def per_updates(record: Record) -> float | None:
+    """Return the processor seconds of ten thousand gradient steps of one member."""
     spent, updates = record["curve"]["processor_seconds"], record["curve"]["gradient_steps"]
     if len(spent) < 2 or spent[0] is None or spent[-1] is None or updates[-1] == updates[0]:
         return None
     return 10_000 * (spent[-1] - spent[0]) / (updates[-1] - updates[0])
+
+
+def per_processor_interval(record: Record) -> float | None:
+    """Return the processor seconds of an interval of the whole population."""
+    spent = record["curve"]["processor_seconds"]
+    if len(spent) < 2 or spent[0] is None or spent[-1] is None:
+        return None
+    return (spent[-1] - spent[0]) / (len(spent) - 1)
+
+
+def per_interval(record: Record) -> float | None:
+    """Return the wall-clock seconds of an interval of the whole population."""
+    found = [sum(phases) for phases in zip(*record.get("seconds", {}).values(), strict=False)][1:]
+    return float(np.median(found)) if found else None
+
+
+COSTS: dict[str, Callable[[Record], float | None]] = {
+    "processor, 10,000 gradient steps of a member": per_updates,
+    "processor, an interval of the population": per_processor_interval,
+    "wall clock, an interval of the population": per_interval,
+}
 
 
 MAKERS: dict[str, Callable[[Evidence], Table]] = {
@@ -180,12 +229,28 @@ MAKERS: dict[str, Callable[[Evidence], Table]] = {
 # -------------------------------------------------------------------------------------------------------------- numbers
 
 
-def spread(values: np.ndarray) -> str:
-    """Return mean, standard deviation and number of runs."""
-    if not len(values):
+def spread(values: np.ndarray, runs: int) -> str:
+    """Return mean, standard deviation and number of the runs that did not fail, and how many of all failed."""
+    if not runs:
         return NOT_RUN
+    failed = f"{runs - len(values)} failed"
+    if not len(values):
+        return failed
     deviation = f" ± {np.std(values, ddof=1):.0f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.0f}{deviation} ({len(values)})"
+    return f"{np.mean(values):.0f}{deviation} ({len(values)})" + f", {failed}" * (len(values) < runs)
+
+
+def middle(values: np.ndarray, runs: int) -> str:
+    """Return the interquartile mean of the runs that did not fail, with its interval where there are several."""
+    if len(values) < 2:
+        return spread(values, runs)
+    return between(statistics.bootstrap([values]), "{:.0f}") + f", {runs - len(values)} failed" * (len(values) < runs)
+
+
+def failures(evidence: Evidence) -> list[str]:
+    """Return what must be known of runs that failed, where there are any."""
+    every = [evidence.returns(env, arm) for env, arms in evidence.found.items() for arm in arms]
+    return [FAILED] if any(np.isinf(values).any() for values in every) else []
 
 
 def between(interval: Interval, form: str) -> str:

@@ -16,7 +16,11 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """An estimate, and the interval that holds the truth with the probability LEVEL."""
+    """An estimate, and an interval that is to hold the truth with the probability LEVEL.
+
+    A bootstrap of few runs falls short of it: of normal returns, the interval of an interquartile mean holds the truth in 74% of
+    cases with three runs, 89% with five, 94% with ten.
+    """
 
     value: float
     low: float
@@ -85,6 +89,11 @@ def difference(x: np.ndarray, y: np.ndarray) -> float:
     return float(stats.mannwhitneyu(x, y, alternative="two-sided").pvalue)
 
 
+def least_difference(runs: int, others: int) -> float:
+    """Return the least p that `difference` has for so many runs: that of runs which all beat all of the others."""
+    return difference(np.arange(runs), runs + np.arange(others))
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p values corrected for their number (Holm 1979): the chance that any of them is as low by accident.
 
@@ -134,22 +143,26 @@ def waits(curves: Sequence[tuple[Sequence[float], Sequence[float | None]]], thre
 
 
 def survival(found: Waits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the share of runs that have not succeeded after each time (Kaplan-Meier): times, share, and its interval's ends."""
+    """Return the share of runs that have not succeeded after each time (Kaplan-Meier): times, share, and its interval's ends.
+
+    The interval is the log-log one, and Wilson's where that is undefined: where none has succeeded, or all have.
+    """
     estimate = stats.ecdf(found.censored).sf
     with warnings.catch_warnings():
-        # Undefined where all have succeeded or none has: filled in below.
         warnings.simplefilter("ignore", RuntimeWarning)
         ends = estimate.confidence_interval(LEVEL, method="log-log")
     share = np.asarray(estimate.probabilities)
-    low = np.where(np.isnan(ends.low.probabilities), share, ends.low.probabilities)
-    high = np.where(np.isnan(ends.high.probabilities), share, ends.high.probabilities)
+    none, every = (success_rate(successes, len(found.times)) for successes in (0, len(found.times)))
+    low = np.where(np.isnan(ends.low.probabilities), np.where(share > 0.5, 1 - none.high, 0.0), ends.low.probabilities)
+    high = np.where(np.isnan(ends.high.probabilities), np.where(share > 0.5, 1.0, 1 - every.low), ends.high.probabilities)
     return np.asarray(estimate.quantiles), share, low, high
 
 
 def median_wait(found: Waits) -> float:
     """Return the time after which half of the runs have succeeded; infinite where fewer did."""
     times, share, _, _ = survival(found)
-    below = times[share <= 0.5]
+    # A product of fractions may miss a half by a rounding.
+    below = times[share <= 0.5 + 1e-9]
     return float(below[0]) if len(below) else math.inf
 
 

@@ -77,17 +77,18 @@ def run(flags: Flags) -> None:
         mirror.fetch_records()
     missing, failed = missing_of(cells, out), ""
     if missing:
-        ready(out)
         remember_compiled_programs()
     if missing and on == connection.LOCAL:
         from evolute.experiments.local import Processes
         from evolute.training.placement import usable_cores
 
+        ready(out)
         failed = train_missing(missing, Processes(kept, min(jobs or usable_cores(), len(missing))), flags.quiet)
     elif missing:
         with connection.connected(on, flags.without_token):
             from evolute.cluster.sweep import Actors, Share
 
+            ready(out)
             failed = train_missing(missing, Actors(kept, Share(cores, gpus, jobs), complain), flags.quiet)
     if mirror is not None:
         mirror.fetch_records()

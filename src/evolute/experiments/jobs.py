@@ -120,7 +120,7 @@ def trained(
         note: is told what the run tells.
     """
     try:
-        placement.use_all_cores(len(cell.run.kinds))
+        placement.use_all_cores(len(cell.run.kinds), cores)
         pin(cores)
         record = train_cell(cell.run, cell.evaluation_steps, kept.out, cell.workers, kept.keep, tell, note, kept.storage)
         return "done", record

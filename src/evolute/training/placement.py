@@ -52,14 +52,19 @@ class Programs(NamedTuple):
     algorithm: Algorithm
 
 
-def use_all_cores(members: int) -> None:
-    """Ask JAX for a CPU device per core, as far as there are members for them; must come before JAX's first computation."""
+def use_all_cores(members: int, cores: Sequence[int] = ()) -> None:
+    """Ask JAX for a CPU device per core, as far as there are members for them; must come before JAX's first computation.
+
+    Args:
+        members: that this process trains.
+        cores: on which it will be pinned; empty for all. Two devices on one core take turns: a step took a tenth longer.
+    """
     # Every device factorises by itself, and LAPACK's threads on top would wait for each other: K-FAC steps took a third longer.
     # SciPy's library, which JAX loads with its first factorisation, reads this then.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # RuntimeError: JAX has started, its devices are what they are, and the run is only slower.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", max(1, min(usable_cores(), members)))
+        jax.config.update("jax_num_cpu_devices", max(1, min(len(cores) or usable_cores(), members)))
     devices_here()
 
 

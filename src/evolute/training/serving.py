@@ -84,7 +84,7 @@ def begin(runs: Sequence[Run], lanes: Sequence[int], cores: Sequence[int], spec:
         policy: that members start from, if any.
     """
     make_known(runs[0].env, spec)
-    placement.use_all_cores(len(lanes))
+    placement.use_all_cores(len(lanes), cores)
     pin(cores)
     return Host(runs, lanes, policy)
 

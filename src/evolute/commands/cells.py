@@ -1,6 +1,6 @@
 """What commands that train many runs have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from evolute.errors import RunStopped, UserError
 from evolute.streams import complain
 
 if TYPE_CHECKING:
+    from evolute.experiments.evidence import Evidence
     from evolute.experiments.grid import Cell
     from evolute.experiments.jobs import Seats
 
@@ -47,6 +48,18 @@ def ready(out: Path) -> None:
         make_folder(out)
     except RunStopped as stop:
         raise UserError(f"{stop} Or choose another folder with --out.") from None
+
+
+def show_page(found: "Evidence", command: Sequence[str], folder: Path, reduced: Mapping[str, tuple[str, str]]) -> None:
+    """Write an experiment's page, and say what could not be drawn; raises UserError where the folder cannot be written."""
+    from evolute.experiments import page
+
+    try:
+        notes = page.write(found, command, folder, reduced)
+    except RunStopped as stop:
+        raise UserError(str(stop)) from None
+    for note in notes:
+        complain(note)
 
 
 def train_missing(missing: "list[Cell]", seats: "Seats", quiet: bool) -> str:

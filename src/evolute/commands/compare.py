@@ -7,8 +7,9 @@ from typing import Annotated
 import tyro
 from rich.markup import escape
 
+from evolute.commands.cells import show_page
 from evolute.commands.report import run_folders
-from evolute.errors import RunStopped, UserError, printable
+from evolute.errors import UserError, printable
 from evolute.streams import complain
 
 
@@ -47,10 +48,5 @@ def run(flags: Flags) -> None:
             screen.print("\n".join(table.notes) + "\n", soft_wrap=True, markup=False)
     if flags.out is not None:
         command = ["evolute", "compare", *map(str, flags.runs), "--out", str(flags.out)]
-        try:
-            notes = page.write(found, command, flags.out, {})
-        except RunStopped as stop:
-            raise UserError(str(stop)) from None
-        for note in notes:
-            complain(note)
+        show_page(found, command, flags.out, {})
         print(printable(str(flags.out / page.PAGE)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from evolute.commands.cells import admit_all, jobs_of, missing_of, ready, train_missing
+from evolute.commands.cells import admit_all, jobs_of, missing_of, ready, show_page, train_missing
 from evolute.commands.flags import AllowImportFlag, QuietFlag, whole_number
 from evolute.errors import RunStopped, UserError, printable
 from evolute.streams import complain, make_output_optional
@@ -87,12 +87,7 @@ def run(flags: Flags) -> None:
     for name, experiment in zip(flags.name, experiments, strict=True):
         folder = out / Path(name).stem
         found = evidence.gather(experiment, out, flags.env or (), flags.arms or (), seeds)
-        try:
-            notes = page.write(found, _command(name, flags), folder, page.reductions(name, flags.scale))
-        except RunStopped as stop:
-            raise UserError(str(stop)) from None
-        for note in notes:
-            complain(note)
+        show_page(found, _command(name, flags), folder, page.reductions(name, flags.scale))
         if not flags.quiet:
             print(f"{experiment.title}: {found.ended} of {found.asked} runs; {printable(str(folder / page.PAGE))}")
     if failed:

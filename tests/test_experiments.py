@@ -246,7 +246,7 @@ def test_a_file_that_names_a_module_needs_leave(tmp_path, own, capsys):
 def test_settings_of_an_environment_lie_between_those_of_every_run_and_the_arms(own):
     both = OWN.replace('envs = ["InvertedPendulum-v4"]', 'envs = ["InvertedPendulum-v4", "Hopper-v4"]')
     scale = (
-        "settings = { batch_size = 16, learning_starts = 20, steps = 90, interval = 30 }\nby_env = { Hopper-v4 = { steps = 40 } }"
+        "settings = { batch_size = 32, learning_starts = 20, steps = 90, interval = 30 }\nby_env = { Hopper-v4 = { steps = 40 } }"
     )
     own.write_text(f"{both}interval = 10\n[by_env.Hopper-v4]\nsteps = 60\ninterval = 20\n[scale.small]\n{scale}\n")
     found = {
@@ -424,6 +424,13 @@ def test_tables_say_what_the_records_say(tmp_path, own):
     # Two against two can say no more than that.
     assert "Comparisons made here: 1;" in by_name["compared"].notes[1]
     assert by_name["compared"].notes[2] == "It cannot be less than 0.333 with these runs, whatever they are."
+
+
+def test_one_run_has_no_interval(tmp_path, own):
+    own.write_text(OWN.replace("seeds = 2", "seeds = 1"))
+    found = made(tmp_path, own, {("adam", 0): 2.0, ("mixed", 0): 6.0})
+    assert {row[2]: row[4] for row in tables.ancestors(found).rows} == {"adam": "67%", "sgd": "33%"}
+    assert tables.compared(found).rows[0][3:6] == ["6 (1)", "2 (1)", "1.00"]
 
 
 def test_a_run_that_failed_counts_as_worse_than_any_other_and_in_no_mean(tmp_path, own):

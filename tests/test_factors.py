@@ -1,6 +1,9 @@
 """Damping and inverses of Kronecker factors: what they are where all is well, and what remains where it is not."""
 
 import functools
+import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +124,30 @@ def test_a_layer_of_which_one_factor_fails_keeps_both_previous_roots(which, bad)
         np.testing.assert_array_equal(failed, [0, 1, 0])
         for m, expected in ((0, healthy), (1, kept), (2, healthy)):
             assert oracles.same(*(jax.tree.map(lambda x, m=m: x[m], tree) for tree in (got, expected)))
+
+
+@pytest.mark.parametrize("function", [lambda m: factors.damped_inverse(m, 0.1), factors.eigen], ids=["inverse", "eigen"])
+@pytest.mark.parametrize(("platform", "batched"), [("cpu", {"0"}), ("cuda", {"1"})])
+def test_a_batch_of_members_is_factorised_one_by_one_on_a_cpu_and_at_once_elsewhere(function, platform, batched):
+    # On a CPU a batch of them may wait for itself for ever.
+    lowered = jax.jit(jax.vmap(function)).trace(jnp.asarray(HEALTHY)).lower(lowering_platforms=(platform,)).as_text()
+    assert set(re.findall(r'num_batch_dims = "(\d)"', lowered)) == batched
+
+
+def test_a_population_of_one_batch_does_not_wait_for_itself():
+    # Eight factors of eight members at a time, as the layers of K-FAC have them: before, two threads never came to an end.
+    program = """
+import jax, numpy as np
+from evolute.optimizers import factors
+roots = [np.random.default_rng(n).normal(size=(8, n, n)) for n in (11, 64, 65, 64, 65, 11, 64, 65)]
+matrices = [np.float32(root @ root.transpose(0, 2, 1)) for root in roots]
+invert = jax.jit(jax.vmap(lambda *all_: [factors.damped_inverse(m, 0.1)[1] for m in all_]))
+for _ in range(50):
+    found = jax.block_until_ready(invert(*matrices))
+print(np.stack(found).all())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
+    assert ended.stdout.strip() == "True", ended.stderr
 
 
 @pytest.mark.usefixtures("x64")

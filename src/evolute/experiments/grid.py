@@ -256,8 +256,8 @@ def _published() -> dict[str, Any]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an experiment's table with a scale's on top: settings are laid over settings, everything else is replaced."""
-    laid = {key: overlay.merge(below.get(key, {}), above.get(key, {})) for key in ("settings", "by_env")}
+    """Return an experiment's table with a scale's on top: settings and arms are laid over theirs, everything else is replaced."""
+    laid = {key: overlay.merge(below.get(key, {}), above.get(key, {})) for key in ("settings", "by_env", "arms")}
     return {**below, **above, **laid}
 
 

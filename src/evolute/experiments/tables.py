@@ -56,7 +56,7 @@ def compared(evidence: Evidence) -> Table:
         means = [middle(evidence.sound(env, name), len(scores[env, name])) for name in (arm, reference)]
         key, better = f"{env} {arm}", ""
         if len(ours) and len(theirs):
-            better = between(statistics.probability_of_improvement([ours], [theirs]), "{:.2f}")
+            better = between(statistics.probability_of_improvement([ours], [theirs]), "{:.2f}", max(len(ours), len(theirs)))
         tests = [p(p_values[key]), p(corrected[key])] if better else ["", ""]
         rows.append([env, arm, str(len(ours)), *means, better, *tests])
     for arm in evidence.others():
@@ -64,9 +64,9 @@ def compared(evidence: Evidence) -> Table:
         both = [(ours, theirs) for ours, theirs in both if len(ours) and len(theirs)]
         if len(both) > 1:
             better = statistics.probability_of_improvement([ours for ours, _ in both], [theirs for _, theirs in both])
-            rows.append(
-                [f"all {len(both)}", arm, str(sum(len(ours) for ours, _ in both)), "", "", between(better, "{:.2f}"), "", ""]
-            )
+            most = max(len(scores) for pair in both for scores in pair)
+            count = str(sum(len(ours) for ours, _ in both))
+            rows.append([f"all {len(both)}", arm, count, "", "", between(better, "{:.2f}", most), "", ""])
     tested = [(env, arm) for env, arm in pairs if not math.isnan(p_values[f"{env} {arm}"])]
     lowest = [statistics.least_difference(len(scores[env, arm]), len(scores[env, reference])) for env, arm in tested]
     notes = [
@@ -157,10 +157,11 @@ def ancestors(evidence: Evidence) -> Table:
         for arm, runs in arms.items():
             mix = grid.settings_of(evidence.experiment, env, arm).get("mix", {})
             for kind in mix if len(mix) > 1 and runs else ():
-                share = statistics.bootstrap([evidence.shares(env, arm, kind)], lambda scores: float(np.mean(scores[0])), 2_000)
+                shares = evidence.shares(env, arm, kind)
+                mean = statistics.bootstrap([shares], lambda scores: float(np.mean(scores[0])), 2_000)
                 won = sum(record["winner"]["kind"] == kind for record in runs)
                 slots = mix[kind] / sum(mix.values())
-                rows.append([env, arm, kind, f"{slots:.0%}", between(share, "{:.0%}"), f"{won} of {len(runs)}"])
+                rows.append([env, arm, kind, f"{slots:.0%}", between(mean, "{:.0%}", len(shares)), f"{won} of {len(runs)}"])
     notes = [
         "Share of intervals in which the winner's ancestors were trained by a kind: mean over runs, 95% bootstrap interval.",
         "Where kinds do not matter it is the kind's share of the slots, on average.",
@@ -253,10 +254,10 @@ def failures(evidence: Evidence) -> list[str]:
     return [FAILED] if any(np.isinf(values).any() for values in every) else []
 
 
-def between(interval: Interval, form: str) -> str:
-    """Return an estimate with its interval."""
+def between(interval: Interval, form: str, runs: int = 2) -> str:
+    """Return an estimate with its interval, for which one run is not enough."""
     value, low, high = (form.format(x) for x in interval)
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if runs > 1 else value
 
 
 def p(value: float) -> str:

@@ -3,7 +3,8 @@
 Nothing here raises: a factor that cannot be inverted leaves the previous inverse in place and is counted (maths.md E17).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,35 @@ class EigenPair(NamedTuple):
     A_values: jax.Array  # [i+1]
     B_vectors: jax.Array  # [o, o]
     B_values: jax.Array  # [o]
+
+
+def one_by_one_on_a_cpu(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
+    """Return a function of a matrix that under `vmap` takes one member's matrix after the other's where it runs on a CPU.
+
+    JAX's kernels of factorisations share a batch out to the threads that they run on themselves: where all of those wait for
+    their shares, nobody is left to compute one, and the program never returns (jax 0.10.2 on two cores, within seconds).
+    """
+    alone = jax.custom_batching.custom_vmap(function)
+
+    @alone.def_vmap
+    def rule(members: int, batched: list[bool], matrices: jax.Array) -> tuple[Any, Any]:
+        del members, batched
+        found = jax.lax.platform_dependent(matrices, cpu=lambda all_: jax.lax.map(function, all_), default=jax.vmap(function))
+        return found, jax.tree.map(lambda _: True, found)
+
+    return alone
+
+
+@one_by_one_on_a_cpu
+def cholesky(matrix: jax.Array) -> jax.Array:
+    """Return the lower triangular factor of a symmetric matrix; NaN where it is not positive definite."""
+    return jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+
+
+@one_by_one_on_a_cpu
+def inverse_of_lower(lower: jax.Array) -> jax.Array:
+    """Return the inverse of a lower triangular matrix."""
+    return jax.lax.linalg.triangular_solve(lower, jnp.eye(len(lower), dtype=lower.dtype), left_side=True, lower=True)
 
 
 def symmetric(matrix: jax.Array) -> jax.Array:
@@ -68,7 +98,7 @@ def damped_inverse(matrix: jax.Array, damping: jax.Array | float) -> tuple[jax.A
     def climb(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         rung, _ = state
         damped = matrix + first * 10.0**rung * identity
-        return rung + 1, jax.lax.linalg.cholesky(damped, symmetrize_input=False)
+        return rung + 1, cholesky(damped)
 
     def not_there(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         rung, lower = state
@@ -78,7 +108,7 @@ def damped_inverse(matrix: jax.Array, damping: jax.Array | float) -> tuple[jax.A
     start = (jnp.zeros((), matrix.dtype), jnp.full_like(matrix, jnp.nan))
     _, lower = jax.lax.while_loop(not_there, climb, start)
     # The inverse of the triangle times itself costs less here than two triangular solves of a full identity.
-    half = jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)
+    half = inverse_of_lower(lower)
     inverse = symmetric(jnp.matmul(half.T, half, precision=HIGHEST))
     found = usable & jnp.isfinite(inverse).all()
     return inverse, found
@@ -110,6 +140,7 @@ def decompose(A: jax.Array, B: jax.Array, previous: EigenPair) -> tuple[EigenPai
     return jax.tree.map(lambda new, old: jnp.where(found, new, old), fresh, previous), jnp.float32(~found)
 
 
+@one_by_one_on_a_cpu
 def eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return a symmetric matrix's eigenvectors [n, n] and eigenvalues [n], those below zero as zero.
 

@@ -129,7 +129,6 @@ def test_a_layer_of_which_one_factor_fails_keeps_both_previous_roots(which, bad)
 @pytest.mark.parametrize("function", [lambda m: factors.damped_inverse(m, 0.1), factors.eigen], ids=["inverse", "eigen"])
 @pytest.mark.parametrize(("platform", "batched"), [("cpu", {"0"}), ("cuda", {"1"})])
 def test_a_batch_of_members_is_factorised_one_by_one_on_a_cpu_and_at_once_elsewhere(function, platform, batched):
-    # On a CPU a batch of them may wait for itself for ever.
     lowered = jax.jit(jax.vmap(function)).trace(jnp.asarray(HEALTHY)).lower(lowering_platforms=(platform,)).as_text()
     assert set(re.findall(r'num_batch_dims = "(\d)"', lowered)) == batched
 

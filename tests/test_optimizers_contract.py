@@ -150,6 +150,15 @@ def test_nothing_recompiles_when_numbers_change(kind):
 
 
 @every_kind
+def test_no_group_factorises_a_batch_of_matrices_on_a_cpu(kind):
+    # There it may wait for itself for ever (factors.one_by_one_on_a_cpu).
+    subject_, problems = subject(kind), stacked([problem(seed) for seed in range(MEMBERS)])
+    states = jax.vmap(subject_.optimizer.init)(problems.parameters)
+    lowered = subject_.group.trace(states, problems, jnp.int32(0)).lower(lowering_platforms=("cpu",))
+    assert 'num_batch_dims = "1"' not in lowered.as_text()
+
+
+@every_kind
 def test_a_good_update_is_finite_moves_every_layer_and_contains_nothing(kind):
     subject_, one = subject(kind), problem()
     state = subject_.optimizer.init(one.parameters)

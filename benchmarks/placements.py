@@ -17,14 +17,11 @@ SIZES = {"64-64, batches of 128": (SMALL, KINDS), "400-300, batches of 256": ({}
 
 def main():
     from evolute.commands.compile_cache import remember_compiled_programs
-    from evolute.training import placement
     from evolute.training.processes import shares
-    from evolute.training.serving import pin
+    from evolute.training.serving import take_cores
 
     remember_compiled_programs()
-    core = shares(2)[0][:1]
-    placement.use_all_cores(MEMBERS, core)
-    pin(core)
+    take_cores(MEMBERS, shares(2)[0][:1])
     rows = []
     for size, (settings, kinds) in SIZES.items():
         for kind in kinds:

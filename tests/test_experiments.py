@@ -685,7 +685,7 @@ def test_what_a_run_takes_is_measured_and_nothing_is_trained(tmp_path, own, monk
 
 def test_costs_add_up(own):
     [cell, *_] = grid.cells(grid.load(str(own)), arms=["mixed"], seeds=1)
-    kinds = {kind: costs.alone(cell.run, kind) for kind in cell.run.mix}
+    kinds = {kind: costs.brief(cell.run, kind) for kind in cell.run.mix}
     # It is the same member, for a moment.
     for kind, run in kinds.items():
         assert run.settings_of(kind) == cell.run.settings_of(kind)
@@ -695,5 +695,11 @@ def test_costs_add_up(own):
     expected = 90 * 1.5 + 3 * 1_000 * 0.03 + (1_000 + 60) * 0.01
     assert costs.seconds(cell, found, 1_000) == pytest.approx(expected)
     slower = cell._replace(run=dataclasses.replace(cell.run, steps_per_interval={"sgd": 15}, learning_starts=10))
-    with_less = {repr(costs.alone(slower.run, kind)): cost for kind, cost in zip(("adam", "sgd"), found.values(), strict=True)}
+    with_less = {repr(costs.brief(slower.run, kind)): cost for kind, cost in zip(("adam", "sgd"), found.values(), strict=True)}
     assert costs.seconds(slower, with_less, 1_000) == pytest.approx(expected - 45 * 0.5)
+
+
+def test_members_of_one_batch_are_measured_together(own):
+    [cell, *_] = grid.cells(grid.load(str(own)), arms=["adam"], seeds=1)
+    assert costs.brief(cell.run, "adam").mix == {"adam": 1}
+    assert costs.brief(dataclasses.replace(cell.run, placement="vmap"), "adam").mix == {"adam": 2}

@@ -16,7 +16,7 @@ from evolute.experiments.grid import Cell
 from evolute.state import Progress
 from evolute.training import evaluate, placement
 from evolute.training.processes import shares, told_of_jax
-from evolute.training.serving import pin, settle
+from evolute.training.serving import settle, take_cores
 
 # Updates between two measurements: K-FAC refreshes its inverses five times in them. As many come before, while programs compile.
 UPDATES = 400
@@ -33,8 +33,11 @@ class Cost(NamedTuple):
     played: float  # of a step of an evaluation
 
 
-def alone(run: Run, kind: str) -> Run:
-    """Return a short run of one member of a kind, which costs in a step what such a member of the run costs."""
+def brief(run: Run, kind: str) -> Run:
+    """Return a short run whose members, one as a rule, cost in a step what one of a kind costs in a run.
+
+    Members of one batch share the cost of a call, so there are as many of them as in the run.
+    """
     settings: dict[str, Any] = {name: getattr(run, name) for name in NAMES} | run.settings_of(kind)
     tables: dict[str, dict[str, Any]] = {}
     for role, (name, table) in run.optimizers_of(kind).items():
@@ -42,11 +45,12 @@ def alone(run: Run, kind: str) -> Run:
     starts = max(run.settings_of(kind)["batch_size"], 100)
     settings |= {"learning_starts": starts, "interval": starts + UPDATES, "steps": 2 * (starts + UPDATES)}
     settings |= {"max_episode_steps": EPISODE, "episodes": 1, "final_episodes": 1}
-    return Run(**settings, mix={kind: 1}, optimizers=tables)
+    together = run.mix[kind] if run.placement == "vmap" else 1
+    return Run(**settings, mix={kind: together}, placement=run.placement, optimizers=tables)
 
 
 def measure(run: Run) -> Cost:
-    """Train one member for a moment, and play with it."""
+    """Train members of one kind for a moment, and play with the best."""
     ends: list[tuple[int, float]] = []
 
     def observe(progress: Progress) -> None:
@@ -58,12 +62,12 @@ def measure(run: Run) -> Cost:
     environment = Environment(run.env, run.time_limit, making_of(run))
     began = time.process_time()
     evaluate.by_steps(environment, policy.unit_action, STEPS, 0)
-    return Cost((after - before) / (last - first), (time.process_time() - began) / STEPS)
+    return Cost((after - before) / (last - first) / len(run.kinds), (time.process_time() - began) / STEPS)
 
 
 def measure_each(cells: Sequence[Cell], tell: Callable[[str], None]) -> dict[str, Cost]:
-    """Return what each kind of member of some cells costs, by `repr` of its run `alone`; each is measured in its own process."""
-    runs = {repr(one): one for cell in cells for kind in cell.run.mix for one in [alone(cell.run, kind)]}
+    """Return what each kind of member of some cells costs, by `repr` of its run `brief`; each is measured in its own process."""
+    runs = {repr(one): one for cell in cells for kind in cell.run.mix for one in [brief(cell.run, kind)]}
     settings = told_of_jax()
     found = {}
     for name, run in runs.items():
@@ -84,8 +88,7 @@ def measure_each(cells: Sequence[Cell], tell: Callable[[str], None]) -> dict[str
 def serve(pipe: Connection, run: Run, cores: Sequence[int], settings: Mapping[str, Any]) -> None:
     """Measure for the process at the other end of the pipe."""
     settle(settings)
-    placement.use_all_cores(1)
-    pin(cores)
+    take_cores(len(run.kinds), cores)
     try:
         pipe.send(("done", measure(run)))
     except (UserError, RunStopped) as error:
@@ -123,8 +126,8 @@ def seconds(cell: Cell, costs: Mapping[str, Cost], longest_episode: int) -> floa
     longest = run.max_episode_steps or longest_episode
     played = math.ceil(run.steps / run.interval) * run.episodes * longest
     for kind, count in run.mix.items():
-        cost = costs[repr(alone(run, kind))]
+        cost = costs[repr(brief(run, kind))]
         share = run.steps_per_interval.get(kind, run.interval) / run.interval
         total += count * (share * run.steps * cost.step + played * cost.played)
-    last = costs[repr(alone(run, run.kinds[0]))].played
+    last = costs[repr(brief(run, run.kinds[0]))].played
     return total + (run.final_episodes * longest + cell.evaluation_steps) * last

@@ -10,8 +10,7 @@ from evolute import interruption
 from evolute.errors import RunStopped, UserError
 from evolute.experiments.cell import train_cell
 from evolute.experiments.grid import Cell
-from evolute.training import placement
-from evolute.training.serving import pin
+from evolute.training.serving import take_cores
 
 # Seconds between two looks at signals.
 PERIOD = 0.2
@@ -120,8 +119,7 @@ def trained(
         note: is told what the run tells.
     """
     try:
-        placement.use_all_cores(len(cell.run.kinds), cores)
-        pin(cores)
+        take_cores(len(cell.run.kinds), cores)
         record = train_cell(cell.run, cell.evaluation_steps, kept.out, cell.workers, kept.keep, tell, note, kept.storage)
         return "done", record
     except (UserError, RunStopped) as error:

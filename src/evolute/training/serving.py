@@ -84,8 +84,7 @@ def begin(runs: Sequence[Run], lanes: Sequence[int], cores: Sequence[int], spec:
         policy: that members start from, if any.
     """
     make_known(runs[0].env, spec)
-    placement.use_all_cores(len(lanes), cores)
-    pin(cores)
+    take_cores(len(lanes), cores)
     return Host(runs, lanes, policy)
 
 
@@ -152,11 +151,16 @@ def heed(settings: Mapping[str, Any]) -> None:
         jax.config.update(name, value)
 
 
-def pin(cores: Sequence[int]) -> None:
-    """Keep this process's threads, and those that they start, on some cores; on any where none is named.
+def take_cores(members: int, cores: Sequence[int]) -> None:
+    """Start JAX for some members, and keep this process's threads, and those that they start, on some cores.
 
-    Only once JAX has started: it divides large sums by the number of cores that it sees then, which must be that of one process.
+    In this order: JAX divides large sums by the number of cores that it sees when it starts, which must be that of one process.
+
+    Args:
+        members: that this process trains.
+        cores: empty for any.
     """
+    placement.use_all_cores(members, cores)
     for thread in os.listdir("/proc/self/task") if cores and os.path.isdir("/proc/self/task") else ():
         # OSError: a thread that has just ended.
         with contextlib.suppress(OSError):

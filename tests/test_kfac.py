@@ -1,6 +1,5 @@
 """K-FAC against pytorch-kfac, dense Gauss-Newton matrices, and the statements that define it."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

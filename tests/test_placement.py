@@ -180,8 +180,8 @@ def test_a_program_keeps_real_branches_for_a_batch_of_members():
     lowered = programs.learn.lower(*arguments)
     # In each of the three networks, statistics and inverses.
     assert lowered.compile().as_text().count(" conditional(") == 3 * 2
-    # The delayed actor, a loop over a count that all members share; and for each factor of three layers a ladder of damping, with a
-    # loop over the members in it and one after it, because their matrices are factorised one after the other on a CPU.
+    # The delayed actor, a loop over a count that all members share; and for each factor of three layers a ladder of damping, with
+    # a loop over the members in it and one after it, because their matrices are factorised one after the other on a CPU.
     assert lowered.as_text().count("stablehlo.while") == 1 + 3 * 3 * 2 * 3
 
 

@@ -56,7 +56,7 @@ def compared(evidence: Evidence) -> Table:
         means = [middle(evidence.sound(env, name), len(scores[env, name])) for name in (arm, reference)]
         key, better = f"{env} {arm}", ""
         if len(ours) and len(theirs):
-            better = between(statistics.probability_of_improvement([ours], [theirs]), "{:.2f}", max(len(ours), len(theirs)))
+            better = between(statistics.probability_of_improvement([ours], [theirs]), "{:.2f}", min(len(ours), len(theirs)))
         tests = [p(p_values[key]), p(corrected[key])] if better else ["", ""]
         rows.append([env, arm, str(len(ours)), *means, better, *tests])
     for arm in evidence.others():

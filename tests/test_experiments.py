@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import tomllib
@@ -40,6 +41,7 @@ buffer_size = 100
 episodes = 1
 final_episodes = 1
 truncation = 0.5
+max_episode_steps = 50
 
 [arms.adam]
 mix = { adam = 2 }
@@ -218,6 +220,12 @@ def test_a_wrong_file_is_one_sentence(tmp_path, own, capsys, change, said):
         (("swimmer", "--scale", "smal"), "there is no scale 'smal' (did you mean 'small'?); choose from full, small, smoke"),
         (("swimmer", "--env", "Hopper-v4"), "there is no environment 'Hopper-v4' in the experiment; choose from Swimmer-v4"),
         (("swimmer", "--arms", "8"), "there is no arm '8' in the experiment"),
+        (("swimmer", "mixes-kfac", "--arms", "8"), "there is no arm '8' in the experiment"),
+        (
+            ("swimmer", "mixes-kfac", "--arms", "6-2 diag_ggn"),
+            "mixes-kfac has no arm '6-2 diag_ggn'; leave it out, or name one of its own: 8-0,",
+        ),
+        (("mixes-kfac", "swimmer", "--env", "Hopper-v4"), "swimmer has no environment 'Hopper-v4'; leave it out"),
         (("swimmer", "--seeds", "0"), "--seeds is 0; it must be a whole number, at least 1"),
         (("swimmer", "--jobs", "none"), "--jobs is none"),
     ],
@@ -228,6 +236,31 @@ def test_a_wrong_option_is_one_sentence(tmp_path, monkeypatch, capsys, words, sa
     assert code == 2
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_of_several_experiments_takes_the_arms_that_it_has(tmp_path, capsys):
+    arms = ["6-2 by name", "8 random search", "8-0"]
+    names = ["control-drift", "control-independent", "control-drift"]
+    code, said, err = reproduce(capsys, *names, "--scale", "small", "--tables", "--seeds", 1, "--out", tmp_path, "--arms", *arms)
+    assert (code, err) == (0, "")
+    assert said.count("0 of 6 runs") == 3
+    for name, own in (("control-drift", arms[::2]), ("control-independent", arms[1:])):
+        command = next(line for line in (tmp_path / name / "README.md").read_text().splitlines() if line.startswith("evolute "))
+        words = shlex.split(command)
+        assert words[words.index("--arms") + 1 : words.index("--seeds")] == own
+
+
+def test_an_evaluation_is_no_shorter_than_an_episode(tmp_path, own, capsys):
+    own.write_text(OWN.replace("evaluation_steps = 60", "evaluation_steps = 49"))
+    code, said, _ = reproduce(capsys, own, "--out", tmp_path / "out", "--seeds", 1, "--jobs", 1)
+    assert code == 3
+    assert "evaluation_steps is 49, and an episode of InvertedPendulum-v4 may have 50 steps" in said
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_table_of_settings_that_is_new_is_named_by_its_entries():
+    assert "bounds" not in page.reductions("mixes-kfac", "small")
+    assert page.reductions("mixes-kfac", "small")["bounds.batch_size"] == ("32, 128", "None")
 
 
 def test_a_file_that_names_a_module_needs_leave(tmp_path, own, capsys):

@@ -33,9 +33,9 @@ class Flags:
     scale: Annotated[str, tyro.conf.arg(metavar="{full,small,smoke}")] = "full"
     """full: as the experiment says, which for the paper's is its protocol; small: within hours; smoke: within minutes."""
     env: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ENV ...", help_behavior_hint="(default: all)")] = None
-    """Only these of its environments."""
+    """Only these of its environments; of several experiments, each takes those that it has."""
     arms: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ARM ...", help_behavior_hint="(default: all)")] = None
-    """Only these of its arms."""
+    """Only these of its arms; of several experiments, each takes those that it has."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the experiment's)")] = None
     """How many repetitions, such as 3 for the seeds 0, 1 and 2."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: experiments/<scale>)")] = None
@@ -69,7 +69,9 @@ def run(flags: Flags) -> None:
     jobs = jobs_of(flags) or usable_cores()
     out = (flags.out or Path("experiments") / flags.scale).absolute()
     experiments = [grid.load(name, flags.scale) for name in flags.name]
-    cells = [cell for one in experiments for cell in grid.cells(one, flags.env or (), flags.arms or (), seeds)]
+    envs = _shares("environment", flags.env, flags.name, [one.envs for one in experiments])
+    arms = _shares("arm", flags.arms, flags.name, [list(one.arms) for one in experiments])
+    cells = [cell for choice in zip(experiments, envs, arms, strict=True) for cell in grid.cells(*choice, seeds)]
     if not flags.tables:
         admit_all(cells, flags.allow_import or ())
     missing, failed = missing_of(cells, out), ""
@@ -84,10 +86,10 @@ def run(flags: Flags) -> None:
         ready(out)
         remember_compiled_programs()
         failed = train_missing(missing, Processes(Kept(out, flags.keep), min(jobs, len(missing))), flags.quiet)
-    for name, experiment in zip(flags.name, experiments, strict=True):
+    for name, experiment, *chosen in zip(flags.name, experiments, envs, arms, strict=True):
         folder = out / Path(name).stem
-        found = evidence.gather(experiment, out, flags.env or (), flags.arms or (), seeds)
-        show_page(found, _command(name, flags), folder, page.reductions(name, flags.scale))
+        found = evidence.gather(experiment, out, *chosen, seeds)
+        show_page(found, _command(name, flags, *chosen), folder, page.reductions(name, flags.scale))
         if not flags.quiet:
             print(f"{experiment.title}: {found.ended} of {found.asked} runs; {printable(str(folder / page.PAGE))}")
     if failed:
@@ -95,10 +97,25 @@ def run(flags: Flags) -> None:
         raise RunStopped(failed)
 
 
-def _command(name: str, flags: Flags) -> list[str]:
+def _shares(
+    what: str, asked: Sequence[str] | None, experiments: Sequence[str], theirs: Sequence[Sequence[str]]
+) -> list[Sequence[str]]:
+    """Return which of the names asked for each experiment takes, of those that are its own; one that is nobody's all take."""
+    if asked is None:
+        return [() for _ in experiments]
+    known = {one for names in theirs for one in names}
+    shares = [[one for one in asked if one in names or one not in known] for names in theirs]
+    for experiment, names, share in zip(experiments, theirs, shares, strict=True):
+        if not share:
+            wanted = " or ".join(map(repr, asked))
+            raise UserError(f"{experiment} has no {what} {wanted}; leave it out, or name one of its own: {', '.join(names)}.")
+    return shares
+
+
+def _command(name: str, flags: Flags, envs: Sequence[str], arms: Sequence[str]) -> list[str]:
     """Return the command that makes an experiment's page again, as words."""
     words = ["evolute", "reproduce", name, "--scale", flags.scale]
-    for flag, values in (("--env", flags.env), ("--arms", flags.arms)):
+    for flag, values in (("--env", envs), ("--arms", arms)):
         words += [flag, *values] if values else []
     words += ["--seeds", flags.seeds] if flags.seeds is not None else []
     words += ["--allow-import", *flags.allow_import] if flags.allow_import else []

@@ -13,7 +13,7 @@ from evolute.config import Run
 from evolute.engine import train
 from evolute.environments.gym import Environment
 from evolute.environments.making import making_of, modules_of
-from evolute.errors import RunStopped
+from evolute.errors import RunStopped, UserError
 from evolute.experiments import records
 from evolute.experiments.mirror import Mirror
 from evolute.files import CHECKPOINT_FOLDER, REPLAY_FOLDER, append, make_folder, read_at_most, write_whole
@@ -51,8 +51,9 @@ def train_cell(
         storage: the URL of a copy of `out`, from which the run begins if it is further there; None for no copy.
 
     Raises:
-        UserError, RunStopped: as in `train`.
+        UserError, RunStopped: as in `train`; and where an episode may be longer than its evaluation.
     """
+    require_whole_episodes(run, evaluation_steps)
     name = records.name(run, evaluation_steps)
     path = out / "runs" / name
     make_folder(path.parent)
@@ -99,6 +100,20 @@ def train_cell(
     if mirror is not None:
         mirror.push_run(name)
     return record
+
+
+def require_whole_episodes(run: Run, steps: int) -> None:
+    """Raise UserError where an evaluation is shorter than an episode may be: it would count short episodes alone, or none."""
+    environment = Environment(run.env, run.time_limit, making_of(run))
+    try:
+        longest = environment.facts.longest_episode
+    finally:
+        environment.close()
+    if longest is not None and steps < longest:
+        raise UserError(
+            f"evaluation_steps is {steps:,}, and an episode of {run.env} may have {longest:,} steps; only episodes that end "
+            f"within them count: raise evaluation_steps to at least {longest:,}, or lower max_episode_steps."
+        )
 
 
 def _has_ended(path: Path) -> bool:

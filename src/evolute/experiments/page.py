@@ -69,7 +69,11 @@ def reductions(name: str, scale: str) -> dict[str, tuple[str, str]]:
     # By setting: which environments have which pair of values.
     pairs: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
     for env, arm in (place for place in here if place in there):
-        for setting, (new, old) in changes.differences(here[env, arm], there[env, arm]).items():
+        differing = changes.differences(here[env, arm], there[env, arm])
+        for setting, (new, old) in differing.items():
+            # A table that is empty on one side stands by its entries on the other.
+            if any(other.startswith(f"{setting}.") for other in differing):
+                continue
             pairs.setdefault(setting, {}).setdefault((_text(new), _text(old)), {})[env] = None
     found = {
         setting if len(values) == 1 else f"{setting} ({', '.join(envs)})": pair

@@ -205,7 +205,7 @@ GRID = """
 title = "Two learning rates"
 envs = ["InvertedPendulum-v4"]
 seeds = 2
-evaluation_steps = 30
+evaluation_steps = 1000
 [settings]
 mix = { adam = 2 }
 steps = 3000

@@ -724,9 +724,12 @@ def test_costs_add_up(own):
         assert run.settings_of(kind) == cell.run.settings_of(kind)
         assert run.optimizers_of(kind) == cell.run.optimizers_of(kind)
     found = {repr(kinds["adam"]): costs.Cost(1.0, 0.01), repr(kinds["sgd"]): costs.Cost(0.5, 0.02)}
-    # 90 steps each; three evaluations of one episode of 1,000 steps each; at the end another one, and 60 steps.
-    expected = 90 * 1.5 + 3 * 1_000 * 0.03 + (1_000 + 60) * 0.01
+    # 90 steps each; three evaluations of one episode of at most 50 steps each; at the end another one, and 60 steps.
+    expected = 90 * 1.5 + 3 * 50 * 0.03 + (50 + 60) * 0.01
     assert costs.seconds(cell, found, 1_000) == pytest.approx(expected)
+    # The same where the environment's own limit holds.
+    longer = cell._replace(run=dataclasses.replace(cell.run, max_episode_steps=None))
+    assert costs.seconds(longer, found, 1_000) == pytest.approx(90 * 1.5 + 3 * 1_000 * 0.03 + (1_000 + 60) * 0.01)
     slower = cell._replace(run=dataclasses.replace(cell.run, steps_per_interval={"sgd": 15}, learning_starts=10))
     with_less = {repr(costs.brief(slower.run, kind)): cost for kind, cost in zip(("adam", "sgd"), found.values(), strict=True)}
     assert costs.seconds(slower, with_less, 1_000) == pytest.approx(expected - 45 * 0.5)

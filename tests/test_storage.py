@@ -22,7 +22,9 @@ SIZES = {
     **{"episodes": 1, "final_episodes": 1, "truncation": 0.5},
 }
 RUN = Run("InvertedPendulum-v4", mix={"adam": 2, "sgd": 2}, steps=150, interval=30, **SIZES)
-NAME = records.name(RUN, 30)
+# No fewer steps than an episode may have.
+EVALUATION = 1000
+NAME = records.name(RUN, EVALUATION)
 
 
 def silent(_):
@@ -41,14 +43,14 @@ def stopped(out, url, steps=100):
             raise Stop
 
     with pytest.raises(Stop):
-        train_cell(RUN, 30, out, 1, True, tell, silent, url)
+        train_cell(RUN, EVALUATION, out, 1, True, tell, silent, url)
     shutil.rmtree(out)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    train_cell(RUN, 30, out, 1, True, silent, silent)
+    train_cell(RUN, EVALUATION, out, 1, True, silent, silent)
     return out
 
 
@@ -73,7 +75,7 @@ def test_a_run_goes_on_elsewhere_from_its_copy(tmp_path, whole, form):
     ]
     assert listed(url) == [("unfinished", 90)]
     notes = []
-    train_cell(RUN, 30, tmp_path / "b", 1, True, silent, notes.append, url)
+    train_cell(RUN, EVALUATION, tmp_path / "b", 1, True, silent, notes.append, url)
     assert "going on after 90 of 150 steps." in notes
     same(tmp_path / "b", whole)
     assert listed(url) == [("finished", 150)]
@@ -94,7 +96,7 @@ def test_a_checkpoint_that_was_copied_in_part_is_not_taken(tmp_path, whole):
     data[-1] ^= 1
     part.write_bytes(data)
     notes = []
-    train_cell(RUN, 30, tmp_path / "b", 1, True, silent, notes.append, url)
+    train_cell(RUN, EVALUATION, tmp_path / "b", 1, True, silent, notes.append, url)
     assert "going on after 60 of 150 steps." in notes
     same(tmp_path / "b", whole)
 
@@ -119,7 +121,7 @@ def test_files_are_copied_before_the_manifest_that_names_them_and_removed_after_
 
     monkeypatch.setattr(files, "pipe_file", lambda self, *args, **more: (put(self, *args, **more), look()))
     monkeypatch.setattr(files, "rm_file", lambda self, path: (remove(self, path), look()))
-    train_cell(RUN, 30, tmp_path / "out", 1, False, silent, silent, url)
+    train_cell(RUN, EVALUATION, tmp_path / "out", 1, False, silent, silent, url)
     assert len(seen) > 50
     assert all(seen)
     # A run that has ended keeps no checkpoints, there neither.
@@ -158,5 +160,5 @@ def test_a_copy_leads_to_no_place_outside_of_the_run(tmp_path):
 )
 def test_a_place_that_cannot_be_used_is_told_in_a_sentence(tmp_path, url, error, said):
     with pytest.raises(error, match=said):
-        train_cell(RUN, 30, tmp_path / "out", 1, True, silent, silent, url)
+        train_cell(RUN, EVALUATION, tmp_path / "out", 1, True, silent, silent, url)
     assert Path("/dev/null").exists()

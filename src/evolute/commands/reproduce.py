@@ -86,10 +86,10 @@ def run(flags: Flags) -> None:
         ready(out)
         remember_compiled_programs()
         failed = train_missing(missing, Processes(Kept(out, flags.keep), min(jobs, len(missing))), flags.quiet)
-    for name, experiment, *chosen in zip(flags.name, experiments, envs, arms, strict=True):
+    for name, experiment, its_envs, its_arms in zip(flags.name, experiments, envs, arms, strict=True):
         folder = out / Path(name).stem
-        found = evidence.gather(experiment, out, *chosen, seeds)
-        show_page(found, _command(name, flags, *chosen), folder, page.reductions(name, flags.scale))
+        found = evidence.gather(experiment, out, its_envs, its_arms, seeds)
+        show_page(found, _command(name, flags, its_envs, its_arms), folder, page.reductions(name, flags.scale))
         if not flags.quiet:
             print(f"{experiment.title}: {found.ended} of {found.asked} runs; {printable(str(folder / page.PAGE))}")
     if failed:
@@ -99,10 +99,10 @@ def run(flags: Flags) -> None:
 
 def _shares(
     what: str, asked: Sequence[str] | None, experiments: Sequence[str], theirs: Sequence[Sequence[str]]
-) -> list[Sequence[str]]:
+) -> list[list[str]]:
     """Return which of the names asked for each experiment takes, of those that are its own; one that is nobody's all take."""
     if asked is None:
-        return [() for _ in experiments]
+        return [[] for _ in experiments]
     known = {one for names in theirs for one in names}
     shares = [[one for one in asked if one in names or one not in known] for names in theirs]
     for experiment, names, share in zip(experiments, theirs, shares, strict=True):

@@ -1,6 +1,7 @@
 """How commands end, with real processes: by signals in every phase, whatever the environment does to its process."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -206,6 +207,24 @@ def test_a_check_is_for_caught_signals_alone_and_what_was_there_before_comes_bac
     interruption.check()
     assert [signal.getsignal(number) for number in STOPPING] == before
     assert signal.signal is interruption._set_handler
+
+
+def test_a_signal_is_announced_before_anything_stops_for_it(monkeypatch):
+    class Slow(io.StringIO):
+        def write(self, text):
+            time.sleep(0.1)
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", said := Slow())
+    with interruptible(), stopping_gently():
+        signal.raise_signal(signal.SIGTERM)
+        while True:
+            try:
+                interruption.check()
+            except Interrupted:
+                at_once = said.getvalue()
+                break
+    assert at_once == "\nevolute: SIGTERM received; stopping after this step. Once more stops at once.\n"
 
 
 # ---------------------------------------------------------------------------- what environments do to their process

@@ -89,11 +89,12 @@ def interruptible() -> Iterator[None]:
                     # The live table hides it.
                     _tell(SHOW_CURSOR)
                 os._exit(128 + number[0])
-            caught.signal = number[0]
             # Through the stream, not its descriptor: a live table moves aside for it.
             with contextlib.suppress(OSError, ValueError):
                 text = f"\nevolute: {name} received; stopping after this step. Once more stops at once."
                 print(text, file=sys.stderr, flush=True)
+            # Last: the main thread says that it has stopped as soon as it sees this.
+            caught.signal = number[0]
 
     def leave(number: Any, handler: Any) -> Any:
         return signal.getsignal(number) if number in numbers else _set_handler(number, handler)

@@ -48,7 +48,7 @@ class Example(NamedTuple):
 
 def prose() -> list[Example]:
     """Return the documents, and the docstrings of the code."""
-    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     found = [Example(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")) for file in files]
     for file in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

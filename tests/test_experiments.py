@@ -16,6 +16,7 @@ from evolute.commands import cli
 from evolute.experiments import costs, evidence, figures, grid, page, records, tables
 from evolute.experiments.cell import train_cell
 from evolute.experiments.grid import Experiment
+from evolute.report import statistics
 from evolute.runs.folder import RunFolder
 from faults import evolute, finish, start, wait_until, workers_of
 
@@ -457,6 +458,14 @@ def test_tables_say_what_the_records_say(tmp_path, own):
     # Two against two can say no more than that.
     assert "Comparisons made here: 1;" in by_name["compared"].notes[1]
     assert by_name["compared"].notes[2] == "It cannot be less than 0.333 with these runs, whatever they are."
+
+
+def test_enough_runs_may_have_any_p_value_that_is_shown():
+    least = statistics.least_difference(9, 8)
+    assert 0 < least < 0.001
+    assert tables.p(least) == "< 0.001"
+    assert tables.least_corrected(least) == []
+    assert tables.least_corrected(0.009) == ["It cannot be less than 0.009 with these runs, whatever they are."]
 
 
 def test_one_run_has_no_interval(tmp_path, own):

@@ -73,11 +73,7 @@ def compared(evidence: Evidence) -> Table:
         "Interquartile means with 95% bootstrap intervals; probability that a run beats one of the reference, with the same, "
         "drawn within each environment. Intervals of few runs are too narrow: those of five hold the truth in 89% of cases.",
         f"p: Mann-Whitney. Comparisons made here: {len(tested)}; the last column corrects for their number (Holm).",
-        *(
-            [f"It cannot be less than {p(min(1.0, len(tested) * min(lowest)))} with these runs, whatever they are."]
-            if tested
-            else []
-        ),
+        *(least_corrected(min(1.0, len(tested) * min(lowest))) if tested else []),
         *failures(evidence),
     ]
     columns = [
@@ -263,6 +259,11 @@ def between(interval: Interval, form: str, runs: int = 2) -> str:
 def p(value: float) -> str:
     """Return a p value."""
     return "-" if math.isnan(value) else f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def least_corrected(value: float) -> list[str]:
+    """Return the note that so few runs cannot have a smaller p value, corrected; none where it is below what is shown."""
+    return [f"It cannot be less than {p(value)} with these runs, whatever they are."] if value >= 0.001 else []
 
 
 def percent(value: float, base: float | None) -> str:

@@ -233,6 +233,8 @@ def _grid(titles: Sequence[str]) -> tuple["Figure", list[Any]]:
     axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
+        # More numbers of six digits would touch.
+        axis.locator_params(axis="x", nbins=6)
     for axis in axes[len(titles) :]:
         axis.set_visible(False)
     return figure, axes

@@ -79,7 +79,8 @@ def test_every_experiment_is_of_valid_runs(name, scale):
     changed = page.reductions(name, scale)
     assert (changed == {}) == (scale == "full")
     for arm in grid.published(experiment.published).values() if experiment.published else ():
-        assert set(experiment.arms) & set(arm)
+        # The control of `swimmer` is ours.
+        assert set(experiment.arms) - set(arm) <= ({"6-2 Adam at 0.003"} if name == "swimmer" else set())
         assert scale != "full" or set(arm) <= set(experiment.arms)
     assert set(experiment.success) <= set(grid.load(name).envs)
 

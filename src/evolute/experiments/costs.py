@@ -1,5 +1,6 @@
 """What runs will take of this machine's time, from a short measurement of each kind of member that they have."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from evolute.environments.gym import Environment
 from evolute.environments.making import making_of
 from evolute.errors import RunStopped, UserError
 from evolute.experiments.grid import Cell
+from evolute.hyperparameters import Hyperparameters
 from evolute.state import Progress
 from evolute.training import evaluate, placement
 from evolute.training.processes import shares, told_of_jax
@@ -49,6 +51,21 @@ def brief(run: Run, kind: str) -> Run:
     return Run(**settings, mix={kind: together}, placement=run.placement, optimizers=tables)
 
 
+def price(run: Run, kind: str) -> str:
+    """Return what is the same for members of a kind that cost the same in a step, in whatever runs.
+
+    Hyperparameters except for the batch size are data of a compiled program, so they are left out: a grid over dampings is
+    measured once.
+    """
+    whole = dataclasses.asdict(brief(run, kind))
+    for name in {*Hyperparameters._fields} - {"batch_size"}:
+        whole.pop(name, None)
+    for table in (table for roles in whole["optimizers"].values() for table in roles.values()):
+        for name in ("learning_rate", "damping"):
+            table.pop(name, None)
+    return repr(whole)
+
+
 def measure(run: Run) -> Cost:
     """Train members of one kind for a moment, and play with the best."""
     ends: list[tuple[int, float]] = []
@@ -66,12 +83,15 @@ def measure(run: Run) -> Cost:
 
 
 def measure_each(cells: Sequence[Cell], tell: Callable[[str], None]) -> dict[str, Cost]:
-    """Return what each kind of member of some cells costs, by `repr` of its run `brief`; each is measured in its own process."""
-    runs = {repr(one): one for cell in cells for kind in cell.run.mix for one in [brief(cell.run, kind)]}
+    """Return what each kind of member of some cells costs, by its `price`; each is measured in its own process."""
+    runs: dict[str, Run] = {}
+    for cell in cells:
+        for kind in cell.run.mix:
+            runs.setdefault(price(cell.run, kind), brief(cell.run, kind))
     settings = told_of_jax()
     found = {}
-    for name, run in runs.items():
-        tell(f"measuring {next(iter(run.mix))} on {run.env}")
+    for number, (name, run) in enumerate(runs.items(), 1):
+        tell(f"measuring {next(iter(run.mix))} on {run.env} ({number} of {len(runs)})")
         child = children.Child(serve, (run, shares(placement.usable_cores())[0], settings), "evolute-cost", childless=False)
         try:
             kind, value = child.pipe.recv()
@@ -126,8 +146,8 @@ def seconds(cell: Cell, costs: Mapping[str, Cost], longest_episode: int) -> floa
     longest = run.max_episode_steps or longest_episode
     played = math.ceil(run.steps / run.interval) * run.episodes * longest
     for kind, count in run.mix.items():
-        cost = costs[repr(brief(run, kind))]
+        cost = costs[price(run, kind)]
         share = run.steps_per_interval.get(kind, run.interval) / run.interval
         total += count * (share * run.steps * cost.step + played * cost.played)
-    last = costs[repr(brief(run, run.kinds[0]))].played
+    last = costs[price(run, run.kinds[0])].played
     return total + (run.final_episodes * longest + cell.evaluation_steps) * last

@@ -228,9 +228,9 @@ def test_a_wrong_file_is_one_sentence(tmp_path, own, capsys, change, said):
         (("nothing",), "there is no experiment 'nothing'; choose from "),
         (("nothing.toml",), "the experiment 'nothing.toml' does not exist; check the path"),
         (("swimmer", "--scale", "smal"), "there is no scale 'smal' (did you mean 'small'?); choose from full, small, smoke"),
-        (("swimmer", "--env", "Hopper-v4"), "there is no environment 'Hopper-v4' in the experiment; choose from Swimmer-v4"),
-        (("swimmer", "--arms", "8"), "there is no arm '8' in the experiment"),
-        (("swimmer", "mixes-kfac", "--arms", "8"), "there is no arm '8' in the experiment"),
+        (("swimmer", "--env", "Hopper-v4"), "there is no environment 'Hopper-v4' in swimmer; choose from Swimmer-v4."),
+        (("swimmer", "--arms", "8"), "there is no arm '8' in swimmer; choose from 8-0, 6-2 kfac,"),
+        (("swimmer", "mixes-kfac", "--arms", "8-1"), "there is no arm '8-1' in swimmer or mixes-kfac (did you mean '8-0'?)"),
         (
             ("swimmer", "mixes-kfac", "--arms", "6-2 diag_ggn"),
             "mixes-kfac has no arm '6-2 diag_ggn'; leave it out, or name one of its own: 8-0,",
@@ -316,6 +316,8 @@ def test_what_is_included_keeps_the_settings_of_its_own_experiment(tmp_path, own
 def test_what_is_named_twice_counts_once(own):
     experiment = grid.load(str(own))
     assert len(grid.cells(experiment, ["InvertedPendulum-v4"] * 2, ["adam"] * 2)) == experiment.seeds
+    with pytest.raises(UserError, match="there is no environment 'Hopper-v4' in the experiment; choose from InvertedPendulum-v4"):
+        grid.cells(experiment, ["Hopper-v4"])
 
 
 def test_values_of_a_grid_that_are_nearly_equal_are_arms_of_their_own(own):

@@ -9,7 +9,7 @@ import tyro
 
 from evolute.commands.cells import admit_all, jobs_of, missing_of, ready, show_page, train_missing
 from evolute.commands.flags import AllowImportFlag, QuietFlag, whole_number
-from evolute.errors import RunStopped, UserError, printable
+from evolute.errors import RunStopped, UserError, closest, printable
 from evolute.streams import complain, make_output_optional
 
 if TYPE_CHECKING:
@@ -100,11 +100,16 @@ def run(flags: Flags) -> None:
 def _shares(
     what: str, asked: Sequence[str] | None, experiments: Sequence[str], theirs: Sequence[Sequence[str]]
 ) -> list[list[str]]:
-    """Return which of the names asked for each experiment takes, of those that are its own; one that is nobody's all take."""
+    """Return which of the names asked for each experiment takes: those that are its own."""
     if asked is None:
         return [[] for _ in experiments]
-    known = {one for names in theirs for one in names}
-    shares = [[one for one in asked if one in names or one not in known] for names in theirs]
+    known = list(dict.fromkeys(one for names in theirs for one in names))
+    for one in asked:
+        if one not in known:
+            raise UserError(
+                f"there is no {what} {one!r} in {' or '.join(experiments)}{closest(one, known)}; choose from {', '.join(known)}."
+            )
+    shares = [[one for one in asked if one in names] for names in theirs]
     for experiment, names, share in zip(experiments, theirs, shares, strict=True):
         if not share:
             wanted = " or ".join(map(repr, asked))

@@ -743,7 +743,7 @@ def test_costs_add_up(own):
     for kind, run in kinds.items():
         assert run.settings_of(kind) == cell.run.settings_of(kind)
         assert run.optimizers_of(kind) == cell.run.optimizers_of(kind)
-    found = {costs.price(cell.run, "adam"): costs.Cost(1.0, 0.01), costs.price(cell.run, "sgd"): costs.Cost(0.5, 0.02)}
+    found = {costs.price(kinds["adam"]): costs.Cost(1.0, 0.01), costs.price(kinds["sgd"]): costs.Cost(0.5, 0.02)}
     # 90 steps each; three evaluations of one episode of at most 50 steps each; at the end another one, and 60 steps.
     expected = 90 * 1.5 + 3 * 50 * 0.03 + (50 + 60) * 0.01
     assert costs.seconds(cell, found, 1_000) == pytest.approx(expected)
@@ -751,20 +751,23 @@ def test_costs_add_up(own):
     longer = cell._replace(run=dataclasses.replace(cell.run, max_episode_steps=None))
     assert costs.seconds(longer, found, 1_000) == pytest.approx(90 * 1.5 + 3 * 1_000 * 0.03 + (1_000 + 60) * 0.01)
     slower = cell._replace(run=dataclasses.replace(cell.run, steps_per_interval={"sgd": 15}, learning_starts=10))
-    with_less = {costs.price(slower.run, kind): cost for kind, cost in zip(("adam", "sgd"), found.values(), strict=True)}
+    prices = [costs.price(costs.brief(slower.run, kind)) for kind in ("adam", "sgd")]
+    with_less = dict(zip(prices, found.values(), strict=True))
     assert costs.seconds(slower, with_less, 1_000) == pytest.approx(expected - 45 * 0.5)
 
 
 def test_members_that_differ_by_data_of_a_program_have_one_price(own):
     [cell, *_] = grid.cells(grid.load(str(own)), arms=["adam"], seeds=1)
-    run = cell.run
-    price = costs.price(run, "adam")
-    for same in ({"optimizers": {"adam": {"learning_rate": 0.5}}}, {"tau": 0.5}, {"seed": 7}, {"steps": 2 * run.steps}):
-        assert costs.price(dataclasses.replace(run, **same), "adam") == price, same
+
+    def price(**changes):
+        return costs.price(costs.brief(dataclasses.replace(cell.run, **changes), "adam"))
+
+    for same in ({"optimizers": {"adam": {"learning_rate": 0.5}}}, {"tau": 0.5}, {"seed": 7}, {"steps": 2 * cell.run.steps}):
+        assert price(**same) == price(), same
     for other in ({"batch_size": 20}, {"actor_layers": (5,)}, {"env": "Hopper-v4"}, {"optimizers": {"adam": {"nesterov": True}}}):
-        assert costs.price(dataclasses.replace(run, **other), "adam") != price, other
+        assert price(**other) != price(), other
     # A grid over rates and dampings is measured once an environment.
-    assert len({costs.price(cell.run, "kfac") for cell in grid.cells(grid.load("grid-kfac", "small"))}) == 1
+    assert len({costs.price(costs.brief(cell.run, "kfac")) for cell in grid.cells(grid.load("grid-kfac", "small"))}) == 1
 
 
 def test_members_of_one_batch_are_measured_together(own):

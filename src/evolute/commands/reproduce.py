@@ -9,7 +9,7 @@ import tyro
 
 from evolute.commands.cells import admit_all, jobs_of, missing_of, ready, show_page, train_missing
 from evolute.commands.flags import AllowImportFlag, QuietFlag, whole_number
-from evolute.errors import RunStopped, UserError, closest, printable
+from evolute.errors import RunStopped, UserError, printable
 from evolute.streams import complain, make_output_optional
 
 if TYPE_CHECKING:
@@ -101,14 +101,12 @@ def _shares(
     what: str, asked: Sequence[str] | None, experiments: Sequence[str], theirs: Sequence[Sequence[str]]
 ) -> list[list[str]]:
     """Return which of the names asked for each experiment takes: those that are its own."""
+    from evolute.experiments.grid import check_there
+
     if asked is None:
         return [[] for _ in experiments]
-    known = list(dict.fromkeys(one for names in theirs for one in names))
-    for one in asked:
-        if one not in known:
-            raise UserError(
-                f"there is no {what} {one!r} in {' or '.join(experiments)}{closest(one, known)}; choose from {', '.join(known)}."
-            )
+    known = dict.fromkeys(one for names in theirs for one in names)
+    check_there(what, asked, list(known), " or ".join(experiments))
     shares = [[one for one in asked if one in names] for names in theirs]
     for experiment, names, share in zip(experiments, theirs, shares, strict=True):
         if not share:

@@ -51,13 +51,13 @@ def brief(run: Run, kind: str) -> Run:
     return Run(**settings, mix={kind: together}, placement=run.placement, optimizers=tables)
 
 
-def price(run: Run, kind: str) -> str:
-    """Return what is the same for members of a kind that cost the same in a step, in whatever runs.
+def price(short: Run) -> str:
+    """Return what is the same for runs from `brief` whose members cost the same in a step.
 
     Hyperparameters except for the batch size are data of a compiled program, so they are left out: a grid over dampings is
     measured once.
     """
-    whole = dataclasses.asdict(brief(run, kind))
+    whole = dataclasses.asdict(short)
     for name in {*Hyperparameters._fields} - {"batch_size"}:
         whole.pop(name, None)
     for table in (table for roles in whole["optimizers"].values() for table in roles.values()):
@@ -84,10 +84,7 @@ def measure(run: Run) -> Cost:
 
 def measure_each(cells: Sequence[Cell], tell: Callable[[str], None]) -> dict[str, Cost]:
     """Return what each kind of member of some cells costs, by its `price`; each is measured in its own process."""
-    runs: dict[str, Run] = {}
-    for cell in cells:
-        for kind in cell.run.mix:
-            runs.setdefault(price(cell.run, kind), brief(cell.run, kind))
+    runs = {price(one): one for cell in cells for kind in cell.run.mix for one in [brief(cell.run, kind)]}
     settings = told_of_jax()
     found = {}
     for number, (name, run) in enumerate(runs.items(), 1):
@@ -146,8 +143,8 @@ def seconds(cell: Cell, costs: Mapping[str, Cost], longest_episode: int) -> floa
     longest = run.max_episode_steps or longest_episode
     played = math.ceil(run.steps / run.interval) * run.episodes * longest
     for kind, count in run.mix.items():
-        cost = costs[price(run, kind)]
+        cost = costs[price(brief(run, kind))]
         share = run.steps_per_interval.get(kind, run.interval) / run.interval
         total += count * (share * run.steps * cost.step + played * cost.played)
-    last = costs[price(run, run.kinds[0])].played
+    last = costs[price(brief(run, run.kinds[0]))].played
     return total + (run.final_episodes * longest + cell.evaluation_steps) * last

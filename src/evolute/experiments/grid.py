@@ -212,12 +212,8 @@ def cells(experiment: Experiment, envs: Sequence[str] = (), arms: Sequence[str] 
     Raises:
         UserError: an environment or an arm is none of the experiment's, or settings are wrong.
     """
-    for what, asked, there in (("environment", envs, experiment.envs), ("arm", arms, list(experiment.arms))):
-        for one in asked:
-            if one not in there:
-                raise UserError(
-                    f"there is no {what} {one!r} in the experiment{closest(one, there)}; choose from {', '.join(there)}."
-                )
+    check_there("environment", envs, experiment.envs, "the experiment")
+    check_there("arm", arms, list(experiment.arms), "the experiment")
     found = []
     for seed, env, arm in itertools.product(
         range(experiment.seeds if seeds is None else seeds), dict.fromkeys(envs or experiment.envs), experiment.arms
@@ -230,6 +226,13 @@ def cells(experiment: Experiment, envs: Sequence[str] = (), arms: Sequence[str] 
             raise UserError(f"the arm {arm!r} on {env}: {mistake}") from None
         found.append(Cell(env, arm, run, experiment.evaluation_steps, experiment.workers))
     return found
+
+
+def check_there(what: str, asked: Sequence[str], there: Sequence[str], where: str) -> None:
+    """Raise UserError unless all environments or arms that are asked for are there."""
+    for one in asked:
+        if one not in there:
+            raise UserError(f"there is no {what} {one!r} in {where}{closest(one, there)}; choose from {', '.join(there)}.")
 
 
 def settings_of(experiment: Experiment, env: str, arm: str) -> dict[str, Any]:

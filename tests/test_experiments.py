@@ -479,6 +479,16 @@ def test_enough_runs_may_have_any_p_value_that_is_shown():
     assert tables.least_corrected(0.009) == ["It cannot be less than 0.009 with these runs, whatever they are."]
 
 
+@pytest.mark.parametrize("name", ["returns.csv", "curves.png", "curves.svg", "README.md"])
+def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path, own, capsys, name):
+    made(tmp_path, own)
+    (tmp_path / "mine" / name).mkdir(parents=True)
+    code, _, err = reproduce(capsys, own, "--out", tmp_path, "--tables")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{name}' cannot be written: Is a directory" in err
+    assert "fix that first" in err
+
+
 def test_one_run_has_no_interval(tmp_path, own):
     own.write_text(OWN.replace("seeds = 2", "seeds = 1"))
     found = made(tmp_path, own, {("adam", 0): 2.0, ("mixed", 0): 6.0})

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def train_cell(
     """
     require_whole_episodes(run, evaluation_steps)
     name = records.name(run, evaluation_steps)
-    path = out / "runs" / name
+    path, policy = out / "runs" / name, out / "policies" / name
     make_folder(path.parent)
     mirror = None if storage is None else Mirror(out, storage)
     if mirror is not None:
@@ -70,27 +70,9 @@ def train_cell(
         if progress.rows and mirror is not None:
             mirror.push_run(name)
 
-    kept = out / "policies" / name
-    if (path / CONFIG_FILE).is_file() or (path / CHECKPOINT_FOLDER).is_dir():
-        begin = partial(resume, path, observer=observe, allow_import=modules_of(run.env, run.wrap), note=note, workers=workers)
-    else:
-        # Of an earlier run with these settings.
-        shutil.rmtree(kept, ignore_errors=True)
-        begin = partial(train, run, path, observe, note, workers)
     if not _has_ended(path):
-        try:
-            begin()
-        except RunStopped as stop:
-            if not _has_ended(path):
-                raise
-            note(str(stop))
-    folder = RunFolder.open(path)
-    record = records.of_run(folder, clock.seconds if clock else {})
-    if not folder.has_ended:
-        record["stopped"] = record["curve"]["steps"][-1]
-    elif (winner := record["winner"]["member"]) is not None:
-        record["final"] = held_out(folder, run, winner, evaluation_steps, kept)
-    record["evaluation_steps"] = evaluation_steps
+        _train_to_its_end(run, path, policy, workers, observe, note)
+    record = _record_of(run, path, policy, evaluation_steps, clock.seconds if clock else {})
     records.write(out, run, record)
     if mirror is not None:
         mirror.push_record(records.record_path(out, run, evaluation_steps), name)
@@ -99,6 +81,36 @@ def train_cell(
             shutil.rmtree(path / part, ignore_errors=True)
     if mirror is not None:
         mirror.push_run(name)
+    return record
+
+
+def _train_to_its_end(
+    run: Run, path: Path, policy: Path, workers: int, observe: Callable[[Progress], None], note: Callable[[str], None]
+) -> None:
+    """Begin or resume a run in its folder; one of which every member diverges has ended, too."""
+    if (path / CONFIG_FILE).is_file() or (path / CHECKPOINT_FOLDER).is_dir():
+        begin = partial(resume, path, observer=observe, allow_import=modules_of(run.env, run.wrap), note=note, workers=workers)
+    else:
+        # Of an earlier run with these settings.
+        shutil.rmtree(policy, ignore_errors=True)
+        begin = partial(train, run, path, observe, note, workers)
+    try:
+        begin()
+    except RunStopped as stop:
+        if not _has_ended(path):
+            raise
+        note(str(stop))
+
+
+def _record_of(run: Run, path: Path, policy: Path, evaluation_steps: int, seconds: Mapping[int, float]) -> dict[str, Any]:
+    """Return the record of a run that has ended; its winner plays on held-out seeds, and its policy is kept in a folder."""
+    folder = RunFolder.open(path)
+    record = records.of_run(folder, seconds)
+    if not folder.has_ended:
+        record["stopped"] = record["curve"]["steps"][-1]
+    elif (winner := record["winner"]["member"]) is not None:
+        record["final"] = held_out(folder, run, winner, evaluation_steps, policy)
+    record["evaluation_steps"] = evaluation_steps
     return record
 
 

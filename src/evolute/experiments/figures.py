@@ -1,5 +1,6 @@
 """Figures of an experiment, by matplotlib, as PNG and SVG."""
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 from evolute.errors import UserError
 from evolute.experiments.evidence import Evidence, Record
 from evolute.experiments.grid import combination, settings_of
+from evolute.files import write_whole
 from evolute.report import statistics
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def draw(evidence: Evidence, name: str, folder: Path) -> str | None:
 
     Raises:
         UserError: matplotlib is missing.
+        RunStopped: a file cannot be written.
     """
     try:
         import matplotlib
@@ -66,7 +69,9 @@ def draw(evidence: Evidence, name: str, folder: Path) -> str | None:
     if figure is None:
         return None
     for ending, about in (("png", {"Software": None}), ("svg", {"Date": None})):
-        figure.savefig(folder / f"{name}.{ending}", dpi=130, metadata=about)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=ending, dpi=130, metadata=about)
+        write_whole(folder / f"{name}.{ending}", drawn.getvalue())
     return TITLES[name]
 
 

@@ -25,6 +25,9 @@ def write(evidence: Evidence, command: Sequence[str], folder: Path, reduced: Map
 
     Returns:
         What the user should know: figures that could not be drawn.
+
+    Raises:
+        RunStopped: a file cannot be written.
     """
     make_folder(folder)
     experiment, notes = evidence.experiment, []
